@@ -1,0 +1,36 @@
+"""A Samples file: a list of feeds (or of results) in one `.npz`, each with its own shapes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+Feed = dict[str, "ndarray"]
+
+
+def save(path: Path | str, feeds: Iterable[Mapping[str, ndarray]]) -> None:
+    """Write feeds under the keys ``"{index:04d}/{name}"``; the file appears whole or not at all."""
+    import numpy as np
+
+    arrays = {f"{i:04d}/{name}": array for i, feed in enumerate(feeds) for name, array in feed.items()}
+    part = Path(f"{path}.part")
+    with open(part, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(part, path)
+
+
+def load(path: Path | str) -> list[Feed]:
+    """Read what `save` wrote. Never unpickles."""
+    import numpy as np
+
+    feeds: dict[str, Feed] = {}
+    with np.load(path, allow_pickle=False) as file:
+        for key in sorted(file.files):
+            index, name = key.split("/", 1)
+            feeds.setdefault(index, {})[name] = file[key]
+    return list(feeds.values())

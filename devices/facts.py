@@ -1,0 +1,134 @@
+"""Facts of this host: what identifies it (the fingerprint), and what may change from one minute to the next.
+
+Read from /proc and /sys, because a small board has nothing else; psutil fills in elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.ids import content_id
+
+GIB = 1 << 30
+VECTOR_FLAGS = frozenset(
+    "sse4_1 sse4_2 avx avx2 f16c fma avx512f avx512bw avx512vl avx512_vnni avx_vnni avx512_bf16 avx512_fp16 amx_tile "
+    "amx_int8 amx_bf16 neon asimd asimdhp asimddp i8mm bf16 sve sve2 sme fphp".split()
+)
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """The vector instructions that the kernel reports, sorted."""
+    words = set()
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            words |= set(value.split())
+    return tuple(sorted(words & VECTOR_FLAGS))
+
+
+def cpu_model() -> str:
+    """The processor's name; on ARM boards the board's name and the core's part numbers."""
+    fields: dict[str, set[str]] = {}
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), set()).add(value.strip())
+    if names := fields.get("model name"):
+        return ", ".join(sorted(names))
+    board = _read("/proc/device-tree/model").strip("\0\n ")
+    parts = sorted(fields.get("cpu part", set()))
+    found = " ".join([board, *parts]).strip()
+    return found or platform.processor() or "unknown"
+
+
+def cores_given() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def memory_bytes() -> int:
+    """Memory of the machine, or the limit of our control group where that is smaller."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def host_facts() -> dict[str, Any]:
+    """Everything worth recording about this host, JSON-ready.
+
+    `identity` is what the fingerprint is made of; `moment` stands beside it.
+    """
+    return {
+        "identity": {
+            "cpu": cpu_model(),
+            "flags": list(cpu_flags()),
+            "cores": len(cores_given()),
+            # Rounded: the kernel keeps a few MB more or less for itself after an update.
+            "memory_gib": round(memory_bytes() / GIB),
+            "os": platform.system(),
+            "machine": platform.machine(),
+        },
+        "moment": {
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+            "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+            "cgroup_cpu_max": _read("/sys/fs/cgroup/cpu.max").strip() or None,
+            "cores": cores_given(),
+        },
+    }
+
+
+def fingerprint(facts: Mapping[str, Any], runtime: Mapping[str, str]) -> str:
+    """The id of a device for measurements: its identity with the runtime's name and version."""
+    return content_id({"identity": facts["identity"], "runtime": dict(runtime)})
+
+
+def snapshot() -> dict[str, float]:
+    """Counters of the whole machine that tell how disturbed a block was; cheap enough to read around every block."""
+    found: dict[str, float] = {}
+    if sys.platform != "linux":
+        return found
+    first = _read("/proc/stat").partition("\n")[0].split()
+    ticks = os.sysconf("SC_CLK_TCK")
+    if len(first) > 8:
+        busy = sum(int(first[i]) for i in (1, 2, 3, 6, 7))
+        found |= {"steal_s": int(first[8]) / ticks, "busy_s": busy / ticks}
+    some = _read("/proc/pressure/cpu").partition("\n")[0]
+    if "total=" in some:
+        found["psi_cpu_s"] = int(some.rpartition("total=")[2]) / 1e6
+    return found
+
+
+def levels() -> dict[str, float]:
+    """Readings that have no delta: load, clock and temperature where the machine tells them."""
+    found: dict[str, float] = {}
+    if hasattr(os, "getloadavg"):
+        found["load_1m"] = os.getloadavg()[0]
+    clock = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").strip()
+    if clock.isdigit():
+        found["clock_mhz"] = int(clock) / 1e3
+    heat = _read("/sys/class/thermal/thermal_zone0/temp").strip()
+    if heat.lstrip("-").isdigit():
+        found["temperature_c"] = int(heat) / 1e3
+    return found
+
+
+def disturbance(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """What happened between two snapshots, with the levels at the end."""
+    return {key: round(after[key] - before[key], 6) for key in before if key in after} | levels()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

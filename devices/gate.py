@@ -1,0 +1,152 @@
+"""The verdicts of a comparison: two planned looks, a canary, and two margins that are both the user's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from .stats import Interval, detectable_effect, t_interval
+
+
+class Verdict(StrEnum):
+    """In the order in which they are given: the first that holds."""
+
+    NEW = "NEW"  # there is no baseline to compare with
+    MISSING = "MISSING"  # an arm that was expected did not produce samples
+    INVALID = "INVALID"  # the canary failed, or the session was too noisy to mean anything
+    REGRESS = "REGRESS"  # proven slower by more than `tolerate`
+    PASS = "PASS"  # a slowdown of `detect` is excluded
+    INCONCLUSIVE = "INCONCLUSIVE"  # neither
+
+
+@dataclass(frozen=True)
+class Look:
+    """A planned look at the data: after so many launches, spending this share of alpha."""
+
+    launches: int
+    share: float
+
+
+FULL_LOOKS = (Look(5, 0.2), Look(12, 0.8))
+QUICK_LOOKS = (Look(5, 1.0),)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`tolerate` and `detect` are fractions (0.01 is 1 %); `alpha` is one-sided, over all looks of one comparison."""
+
+    tolerate: float = 0.01
+    detect: float = 0.05
+    alpha: float = 0.01
+    canary_alpha: float = 0.005  # two-sided: at 95 %, one A/A session in twenty would be INVALID by chance
+    looks: tuple[Look, ...] = FULL_LOOKS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerate < self.detect:
+            raise ValueError(f"need 0 <= tolerate < detect, found tolerate {self.tolerate}, detect {self.detect}")
+        if not math.isclose(sum(look.share for look in self.looks), 1.0):
+            raise ValueError("the looks must share out the whole of alpha")
+
+    def look_at(self, launches: int) -> int | None:
+        """Index of the look that is due after this many launches, or None."""
+        return next((i for i, look in enumerate(self.looks) if look.launches == launches), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        looks = [[look.launches, look.share] for look in self.looks]
+        return {
+            "tolerate": self.tolerate,
+            "detect": self.detect,
+            "alpha": self.alpha,
+            "canary_alpha": self.canary_alpha,
+            "looks": looks,
+        }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a look says. Intervals are of log ratios: `effect` of B over A, `canary` of A' over A.
+
+    `detectable` is the slowdown, as a fraction, that a session as noisy as this one proves 9 times in 10.
+    """
+
+    verdict: Verdict
+    reason: str
+    final: bool = True
+    effect: Interval | None = None
+    canary: Interval | None = None
+    detectable: float | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def ratio(self) -> tuple[float, float, float] | None:
+        """B over A with its bounds, as plain ratios."""
+        if self.effect is None:
+            return None
+        return math.exp(self.effect.centre), _exp(self.effect.low), _exp(self.effect.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "ratio": [_finite(x) for x in self.ratio] if self.ratio else None,
+            "effect_log": self.effect.to_dict() if self.effect else None,
+            "canary_log": self.canary.to_dict() if self.canary else None,
+            "detectable": _finite(self.detectable),
+            "warnings": list(self.warnings),
+        }
+
+
+def judge(effects: Sequence[float], canaries: Sequence[float], rule: Rule, look: int) -> Decision:
+    """The verdict of one look at the launch effects of B over A and of A' over A (logs).
+
+    Not final: at an earlier look, 'too noisy' and 'neither' mean that more launches are taken.
+    """
+    share, last = rule.looks[look].share, look == len(rule.looks) - 1
+    alpha = rule.alpha * share
+    effect = t_interval(effects, 1 - 2 * alpha)
+    canary = t_interval(canaries, 1 - rule.canary_alpha * share)
+    detectable = math.expm1(
+        min(50.0, detectable_effect(effect.spread, effect.n, alpha, math.log1p(rule.tolerate)))
+    )
+    verdict, reason, early = _first_that_holds(effect, canary, rule)
+    return Decision(verdict, reason, last or early, effect, canary, detectable)
+
+
+def without_comparison(reason: str, baseline: bool = True) -> Decision:
+    """MISSING, or NEW where there was no baseline to begin with."""
+    return Decision(Verdict.MISSING if baseline else Verdict.NEW, reason)
+
+
+def _first_that_holds(effect: Interval, canary: Interval, rule: Rule) -> tuple[Verdict, str, bool]:
+    """Verdict, the reason for it, and whether it stands before the last look."""
+    limit = math.log1p(rule.detect) / 2
+    if canary.low > 0 or canary.high < 0:
+        return Verdict.INVALID, f"the baseline differs from its own duplicate: {_percent(canary)}", True
+    if not canary.half_width < limit:
+        found = f"± {_exp(canary.half_width) - 1:.1%}"
+        reason = f"too noisy: the baseline against its own duplicate is known to {found}, needed ± {math.expm1(limit):.1%}"
+        return Verdict.INVALID, reason, False
+    if effect.low > math.log1p(rule.tolerate):
+        return Verdict.REGRESS, f"proven slower by more than {rule.tolerate:.1%}: {_percent(effect)}", True
+    if effect.high < math.log1p(rule.detect):
+        return Verdict.PASS, f"a slowdown of {rule.detect:.1%} is excluded: {_percent(effect)}", True
+    reason = f"neither proven slower than {rule.tolerate:.1%} nor faster than {rule.detect:.1%}: {_percent(effect)}"
+    return Verdict.INCONCLUSIVE, reason, False
+
+
+def _percent(log: Interval) -> str:
+    centre, low, high = (100 * (_exp(x) - 1) for x in (log.centre, log.low, log.high))
+    return f"{centre:+.2f} % [{low:+.2f}, {high:+.2f}]"
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+def _finite(x: float | None) -> float | None:
+    return x if x is not None and math.isfinite(x) else None

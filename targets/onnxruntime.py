@@ -1,0 +1,162 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.specs import TensorSpec
+from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disabled": "ORT_DISABLE_ALL",
+}
+_ALLOWED: dict[str, Sequence[Any] | None] = {"threads": None, "graph_optimization": tuple(_LEVELS)}
+_PROVIDER = "CPUExecutionProvider"
+# ONNX Runtime spells element types as in C++.
+_DTYPES = {"float": "float32", "double": "float64"}
+
+_EXAMPLE = '''
+def open_model(path):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = {threads}
+    options.graph_optimization_level = ort.GraphOptimizationLevel.{level}
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda feed: dict(zip(names, session.run(names, feed)))
+'''
+
+
+class OnnxRuntime:
+    """The target ``onnxruntime``."""
+
+    name = "onnxruntime"
+    format = "onnx"
+    suffix = ".onnx"
+
+    def probe(self) -> Missing | None:
+        """See `Target.probe`."""
+        return installed("onnxruntime", "onnxruntime")
+
+    def version(self) -> str:
+        """See `Target.version`."""
+        return version_of("onnxruntime")
+
+    def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
+        """See `Target.precisions`."""
+        return ("fp32", "int8")
+
+    def settings(self, precision: str, threads: int = 1) -> dict[str, Any]:
+        """See `Target.settings`."""
+        return {"threads": threads, "graph_optimization": "all"}
+
+    def strict(self, precision: str) -> dict[str, Any]:
+        """See `Target.strict`."""
+        return {"threads": 1, "graph_optimization": "disabled"}
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """See `Target.choices`."""
+        return {"graph_optimization": ("all", "extended", "basic")}
+
+    def example(self, settings: Settings) -> str:
+        """See `Target.example`."""
+        return _EXAMPLE.format(
+            threads=settings["threads"], level=_LEVELS[settings.get("graph_optimization", "all")]
+        )
+
+    def open(self, path: Path, settings: Settings) -> OrtSession:
+        """See `Target.open`."""
+        return OrtSession(path, checked(self.name, settings, _ALLOWED))
+
+
+class OrtSession:
+    """A model in ONNX Runtime; outputs are bound once their shapes are known."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path, self._settings = path, settings
+        self._session = self._load()
+        self.inputs = [_spec(node) for node in self._session.get_inputs()]
+        self.outputs = [_spec(node) for node in self._session.get_outputs()]
+        self._binding: Any = None
+        self._feed: dict[str, ndarray] = {}
+
+    def _load(self, profile: str | None = None) -> Any:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._settings.get("threads", 1)
+        level = _LEVELS[self._settings.get("graph_optimization", "all")]
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+        return ort.InferenceSession(str(self._path), options, providers=[_PROVIDER])
+
+    def run(self, feed: Mapping[str, ndarray]) -> dict[str, ndarray]:
+        """See `Session.run`."""
+        names = [output.name for output in self.outputs]
+        return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
+
+    def bind(self, feed: Mapping[str, ndarray]) -> None:
+        """See `Session.bind`."""
+        import onnxruntime as ort
+
+        self._feed = dict(feed)
+        self._binding = self._session.io_binding()
+        for name, array in feed.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, array in self.run(feed).items():
+            self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+    def step(self) -> None:
+        """See `Session.step`."""
+        self._session.run_with_iobinding(self._binding)
+
+    def placement(self) -> dict[str, Any]:
+        """See `Session.placement`; profiles one run of a second session, so that the timed one stays as it is."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._load(profile=str(Path(folder) / "profile"))
+            session.run(None, self._feed)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+        where: Counter[str] = Counter(event["args"]["provider"] for event in nodes)
+        ops: Counter[str] = Counter(event["args"]["op_name"] for event in nodes)
+        weights: Counter[str] = Counter()
+        for event in nodes:
+            if is_heavy(event["args"]["op_name"]):
+                weights[_precision(event["args"])] += event["dur"] + 1
+        return {"precision": majority(weights, "fp32"), "where": dict(where), "ops": dict(ops)}
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._binding = self._session = None
+
+
+def _precision(args: dict[str, Any]) -> str:
+    if args["op_name"].startswith("QLinear") or "Integer" in args["op_name"] or args["op_name"] == "QGemm":
+        return "int8"
+    types = {name for shape in args["input_type_shape"][:2] for name in shape}
+    if types & {"int8", "uint8"}:
+        return "int8"
+    return {"float16": "fp16", "bfloat16": "bf16"}.get(min(types, default=""), "fp32")
+
+
+def _spec(node: Any) -> TensorSpec:
+    dtype = node.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(
+        axis if isinstance(axis, int) else str(axis or f"{node.name}.{i}") for i, axis in enumerate(node.shape)
+    )
+    return TensorSpec(node.name, _DTYPES.get(dtype, dtype), shape)

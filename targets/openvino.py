@@ -1,0 +1,158 @@
+"""OpenVINO on the CPU, with the precision always pinned: its own default may be bf16."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.specs import TensorSpec
+from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+_ALLOWED: dict[str, Sequence[Any] | None] = {
+    "threads": None,
+    "inference_precision": ("f32", "bf16", "default"),
+    "execution_mode": ("performance", "accuracy"),
+}
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+
+_EXAMPLE = '''
+def open_model(path):
+    import openvino as ov
+
+    config = {config!r}
+    model = ov.Core().compile_model(str(path), "CPU", config)
+    names = [output.get_any_name() for output in model.outputs]
+
+    def run(feed):
+        results = model(feed)
+        return {{name: results[output] for name, output in zip(names, model.outputs)}}
+
+    return run
+'''
+
+
+class OpenVino:
+    """The target ``openvino``."""
+
+    name = "openvino"
+    format = "openvino"
+    suffix = ".xml"
+
+    def probe(self) -> Missing | None:
+        """See `Target.probe`."""
+        return installed("openvino", "openvino")
+
+    def version(self) -> str:
+        """See `Target.version`."""
+        return version_of("openvino")
+
+    def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
+        """See `Target.precisions`."""
+        has_bf16 = {"avx512_bf16", "amx_bf16"} & set(flags)
+        return ("fp32", "bf16", "int8") if has_bf16 else ("fp32", "int8")
+
+    def settings(self, precision: str, threads: int = 1) -> dict[str, Any]:
+        """See `Target.settings`. What int8 leaves in float stays f32."""
+        return {"threads": threads, "inference_precision": "bf16" if precision == "bf16" else "f32"}
+
+    def strict(self, precision: str) -> dict[str, Any]:
+        """See `Target.strict`."""
+        return {"threads": 1, "inference_precision": "f32", "execution_mode": "accuracy"}
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """See `Target.choices`."""
+        return {}
+
+    def example(self, settings: Settings) -> str:
+        """See `Target.example`."""
+        return _EXAMPLE.format(config=_config(settings))
+
+    def open(self, path: Path, settings: Settings) -> OvSession:
+        """See `Target.open`."""
+        return OvSession(path, checked(self.name, settings, _ALLOWED))
+
+
+class OvSession:
+    """A model in OpenVINO, one stream, one request."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        import openvino as ov
+
+        self._model = ov.Core().compile_model(str(path), "CPU", _config(settings))
+        self._request = self._model.create_infer_request()
+        self.inputs = [_spec(port) for port in self._model.inputs]
+        self.outputs = [_spec(port) for port in self._model.outputs]
+
+    def run(self, feed: Mapping[str, ndarray]) -> dict[str, ndarray]:
+        """See `Session.run`."""
+        results = self._request.infer(dict(feed))
+        ports = zip(self.outputs, self._model.outputs, strict=True)
+        return {spec.name: results[port].copy() for spec, port in ports}
+
+    def bind(self, feed: Mapping[str, ndarray]) -> None:
+        """See `Session.bind`."""
+        import openvino as ov
+
+        # Shared memory needs arrays that live as long as the request.
+        self._bound = {name: array.copy() for name, array in feed.items()}
+        for name, array in self._bound.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+
+    def step(self) -> None:
+        """See `Session.step`."""
+        self._request.infer(share_outputs=True)
+
+    def placement(self) -> dict[str, Any]:
+        """See `Session.placement`; read from the graph that was compiled."""
+        weights: Counter[str] = Counter()
+        ops: Counter[str] = Counter()
+        for op in self._model.get_runtime_model().get_ordered_ops():
+            info = op.get_rt_info()
+            kind = _text(info, "layerType") or op.get_type_name()
+            ops[kind] += 1
+            if is_heavy(kind):
+                runtime = _text(info, "runtimePrecision")
+                weights[_PRECISIONS.get(runtime, runtime)] += 1
+        device = self._model.get_property("EXECUTION_DEVICES")
+        return {
+            "precision": majority(weights, "fp32"),
+            "where": {name: sum(ops.values()) for name in device},
+            "ops": dict(ops),
+            "heavy": dict(weights),
+        }
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._request = self._model = None
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    precision = settings.get("inference_precision", "f32")
+    config = {
+        "INFERENCE_NUM_THREADS": settings.get("threads", 1),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if precision != "default":
+        config["INFERENCE_PRECISION_HINT"] = precision
+    if settings.get("execution_mode") == "accuracy":
+        config["EXECUTION_MODE_HINT"] = "ACCURACY"
+    return config
+
+
+def _text(info: Any, key: str) -> str:
+    return str(info[key].astype(str)) if key in info else ""
+
+
+def _spec(port: Any) -> TensorSpec:
+    name = port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
+    shape = tuple(
+        axis.get_length() if axis.is_static else f"{name}.{i}"
+        for i, axis in enumerate(port.get_partial_shape())
+    )
+    return TensorSpec(name, port.get_element_type().to_dtype().name, shape)

@@ -1,0 +1,195 @@
+"""TFLite: `ai-edge-litert`, or `tflite-runtime` where a board has only that."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import ConverterFailed
+from ..core.specs import TensorSpec
+from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+_ALLOWED: dict[str, Sequence[Any] | None] = {"threads": None, "delegate": ("xnnpack", "none", "reference")}
+_RESOLVERS = {"xnnpack": "AUTO", "none": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+
+_EXAMPLE = '''
+def open_model(path):
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        str(path), num_threads={threads}, experimental_op_resolver_type=OpResolverType.{resolver}
+    )
+    runner = interpreter.get_signature_runner()
+    return lambda feed: runner(**feed)
+'''
+
+
+class TfLite:
+    """The target ``tflite``."""
+
+    name = "tflite"
+    format = "tflite"
+    suffix = ".tflite"
+
+    def probe(self) -> Missing | None:
+        """See `Target.probe`."""
+        if importlib.util.find_spec("tflite_runtime"):
+            return None
+        return installed("ai_edge_litert", "tflite")
+
+    def version(self) -> str:
+        """See `Target.version`."""
+        return version_of("ai-edge-litert") or version_of("tflite-runtime")
+
+    def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
+        """See `Target.precisions`."""
+        return ("fp32", "int8")
+
+    def settings(self, precision: str, threads: int = 1) -> dict[str, Any]:
+        """See `Target.settings`."""
+        return {"threads": threads, "delegate": "xnnpack"}
+
+    def strict(self, precision: str) -> dict[str, Any]:
+        """See `Target.strict`."""
+        return {"threads": 1, "delegate": "none"}
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """See `Target.choices`."""
+        return {"delegate": ("xnnpack", "none")}
+
+    def example(self, settings: Settings) -> str:
+        """See `Target.example`."""
+        return _EXAMPLE.format(
+            threads=settings["threads"], resolver=_RESOLVERS[settings.get("delegate", "xnnpack")]
+        )
+
+    def open(self, path: Path, settings: Settings) -> TfLiteSession:
+        """See `Target.open`."""
+        return TfLiteSession(path, checked(self.name, settings, _ALLOWED))
+
+
+class TfLiteSession:
+    """A model in a TFLite interpreter; names are those of its first signature."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        module = _module()
+        self._delegate = settings.get("delegate", "xnnpack")
+        resolver = getattr(module.OpResolverType, _RESOLVERS[self._delegate])
+        self._interpreter = module.Interpreter(
+            str(path), num_threads=settings.get("threads", 1), experimental_op_resolver_type=resolver
+        )
+        self._interpreter.allocate_tensors()
+        signature = self._signature()
+        inputs = {d["index"]: d for d in self._interpreter.get_input_details()}
+        outputs = {d["index"]: d for d in self._interpreter.get_output_details()}
+        self._in: dict[str, int] = signature["inputs"]
+        self._out: dict[str, int] = signature["outputs"]
+        self.inputs = [_spec(name, inputs[index]) for name, index in self._in.items()]
+        self.outputs = [_spec(name, outputs[index]) for name, index in self._out.items()]
+
+    def _signature(self) -> dict[str, dict[str, int]]:
+        # The public signature runner forbids set_tensor and invoke afterwards, which the timed loop needs; both
+        # interpreters offer this table instead.
+        signatures = self._interpreter._get_full_signature_list()
+        if signatures:
+            first: dict[str, dict[str, int]] = next(iter(signatures.values()))
+            return first
+        details = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        ins, outs = ({d["name"]: d["index"] for d in side} for side in details)
+        return {"inputs": ins, "outputs": outs}
+
+    def run(self, feed: Mapping[str, ndarray]) -> dict[str, ndarray]:
+        """See `Session.run`."""
+        self.bind(feed)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._out.items()}
+
+    def bind(self, feed: Mapping[str, ndarray]) -> None:
+        """See `Session.bind`."""
+        details = {d["index"]: d for d in self._interpreter.get_input_details()}
+        resized = False
+        for name, array in feed.items():
+            if tuple(details[self._in[name]]["shape"]) != array.shape:
+                self._interpreter.resize_tensor_input(self._in[name], array.shape)
+                resized = True
+        if resized:
+            self._interpreter.allocate_tensors()
+        for name, array in feed.items():
+            self._interpreter.set_tensor(self._in[name], array)
+
+    def step(self) -> None:
+        """See `Session.step`."""
+        self._interpreter.invoke()
+
+    def placement(self) -> dict[str, Any]:
+        """See `Session.placement`.
+
+        Raises:
+            ConverterFailed: XNNPACK was asked for and took no node.
+        """
+        ops = self._interpreter._get_ops_details()
+        plain = [op for op in ops if op["op_name"] != "DELEGATE"]
+        taken = _delegated([op for op in ops if op["op_name"] == "DELEGATE"], plain)
+        if self._delegate == "xnnpack" and not taken:
+            raise ConverterFailed(
+                "tflite with delegate=xnnpack", "the delegate took no node", "use the setting delegate=none"
+            )
+        heavy = Counter(_precision(op) for op in plain if is_heavy(op["op_name"]))
+        where = {"XNNPACK": len(taken), "builtin": len(plain) - len(taken)}
+        return {
+            "precision": majority(heavy, "fp32"),
+            "where": {key: count for key, count in where.items() if count},
+            "ops": dict(Counter(op["op_name"] for op in plain)),
+            "heavy": dict(heavy),
+        }
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._interpreter = None
+
+
+def _module() -> Any:
+    if importlib.util.find_spec("ai_edge_litert"):
+        import ai_edge_litert.interpreter as module
+    else:
+        import tflite_runtime.interpreter as module
+    return module
+
+
+def _delegated(delegates: list[dict[str, Any]], plain: list[dict[str, Any]]) -> set[int]:
+    """Indices of the operators that the delegates replaced: all between a delegate's inputs and its outputs."""
+    maker = {int(out): op for op in plain for out in op["outputs"]}
+    taken: set[int] = set()
+    for delegate in delegates:
+        borders = {int(i) for i in delegate["inputs"]}
+        todo = [int(i) for i in delegate["outputs"]]
+        while todo:
+            op = maker.get(todo.pop())
+            if op is None or op["index"] in taken:
+                continue
+            taken.add(op["index"])
+            todo += [int(i) for i in op["inputs"] if int(i) not in borders]
+    return taken
+
+
+def _precision(op: dict[str, Any]) -> str:
+    """Of an operator's weights and activations: int8 where both are."""
+    types = [getattr(kind, "__name__", str(kind)) for kind in op["operand_types"][:2]]
+    if types == ["float32", "int8"]:
+        return "int8 weights"
+    return {"float32": "fp32", "float16": "fp16", "int8": "int8", "int16": "int16"}.get(types[0], types[0])
+
+
+def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
+    signature = detail.get("shape_signature", detail["shape"])
+    shape = tuple(int(axis) if axis >= 0 else f"{name}.{i}" for i, axis in enumerate(signature))
+    return TensorSpec(name, detail["dtype"].__name__, shape)
