@@ -1,10 +1,10 @@
 """Lay out the demo's data from installed packages: `python -P benchmarks/assets.py OUT`.
 
-OUT/evaluate/     the 20 ImageNet photos of foolbox with `labels.csv` (header `file,label`, integer class index)
+OUT/evaluate/     the 20 ImageNet photos of foolbox; `labels.csv` (header `file,label`, integer class index)
 OUT/calibration/  100 crops of the colour photos of scikit-image, none of them scored
 
-Nothing is downloaded, and the same files come out each time. There is no OUT/confirm/: no third set of labelled
-ImageNet photos was found in a package, and splitting 20 photos would leave two sets that tell nothing.
+Nothing is downloaded, and the same files come out each time. There is no OUT/confirm/: no
+third set of labelled ImageNet photos was found in a package, and two halves of 20 photos would tell nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import shutil
 import sys
 from pathlib import Path
 
-# Photographs only: scikit-image's other colour images are a chart, a microscope slide, a telescope's and an eye
-# doctor's picture, a drawing, and the right eye's view of the motorcycle, which is the left one over again.
+# Photographs only: scikit-image's other colour images are charts, drawings, pictures from a telescope, a
+# microscope and an eye doctor, and the right eye's view of the motorcycle, which is the left one over again.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 CROPS_PER_PHOTO = 20
 SEED = 20
@@ -44,7 +44,7 @@ def write_evaluate(folder: Path) -> int:
     """Copy foolbox's ImageNet photos, unchanged, with their labels; return how many."""
     photos = sorted(package_folder("foolbox", "data").glob("imagenet_*_*.jpg"))
     if len(photos) != 20:
-        raise FileNotFoundError(f"expected 20 ImageNet photos in foolbox, found {len(photos)}; try foolbox==3.3.4")
+        raise FileNotFoundError(f"foolbox has {len(photos)} ImageNet photos instead of 20; try foolbox==3.3.4")
     folder = fresh(folder)
     rows = []
     for photo in photos:
@@ -60,13 +60,13 @@ def write_evaluate(folder: Path) -> int:
 
 
 def write_calibration(folder: Path) -> int:
-    """Cut square crops of several sizes out of scikit-image's photos, half of them mirrored; return how many."""
+    """Cut square crops out of scikit-image's photos and mirror half of them; return how many."""
     from PIL import Image, ImageOps
 
     source = package_folder("skimage", "data")
     missing = [name for name in PHOTOS if not (source / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"scikit-image has no {', '.join(missing)} in its wheel; try scikit-image==0.26.0")
+        raise FileNotFoundError(f"no {', '.join(missing)} in scikit-image's wheel; try scikit-image==0.26.0")
     folder = fresh(folder)
     draw = random.Random(SEED)
     for name in PHOTOS:
@@ -83,7 +83,7 @@ def write_calibration(folder: Path) -> int:
 
 
 def package_folder(package: str, *below: str) -> Path:
-    """Folder inside an installed package, found without importing it (foolbox's own imports aren't installed)."""
+    """Folder inside an installed package, found without importing it: what foolbox imports isn't there."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f"the package {package!r} isn't installed here; `make setup` installs it")
@@ -91,7 +91,7 @@ def package_folder(package: str, *below: str) -> Path:
 
 
 def fresh(folder: Path) -> Path:
-    """The folder without what an earlier run wrote; a file of somebody else's would be scored too, so it's refused."""
+    """The folder without what an earlier run wrote; a stranger's file would be scored too, so it's refused."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.iterdir()):
         if old.is_dir() or not re.fullmatch(r"labels\.csv|[a-z_]+_\d\d\.(jpg|png)", old.name):

@@ -1,4 +1,4 @@
-"""The demo's models and data are what the demo says they are: real weights, real photos, no photo on both sides."""
+"""The demo's models and data are what the demo says: real weights, real photos, no photo on both sides."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_script(out: Path) -> str:
-    done = subprocess.run([sys.executable, "-P", str(SCRIPT), str(out)], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-P", str(SCRIPT), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -73,12 +74,13 @@ def labels(assets: Path) -> list[tuple[Path, int]]:
 
 
 def prepared(photo: Path, how: dict[str, Any]) -> Any:
-    """One photo after the preprocessing that `how` describes, shape (1, 3, H, W): resize, crop from the middle, scale."""
+    """One photo after the preprocessing that `how` describes, shape (1, 3, H, W)."""
     import numpy as np
     import torch
     from PIL import Image
 
-    assert (how["crop"], how["layout"], how["interpolation"], how["range"]) == ("center", "NCHW", "bicubic", [0.0, 1.0])
+    fixed = {key: how[key] for key in ("crop", "layout", "interpolation", "range")}
+    assert fixed == {"crop": "center", "layout": "NCHW", "interpolation": "bicubic", "range": [0.0, 1.0]}
     with Image.open(photo) as opened:
         image = opened.convert("RGB")
     scale = how["resize"] / min(image.size)
@@ -176,6 +178,7 @@ def test_a_crop_is_a_colour_photo_of_a_useful_size(assets: Path) -> None:
         with Image.open(path) as crop:
             assert crop.mode == "RGB" and crop.width == crop.height >= 150
             assert max(high - low for low, high in crop.getextrema()) > 60, f"{path.name} is one flat colour"
+            assert len({band.tobytes() for band in crop.split()}) == 3, f"{path.name} is grey"
 
 
 def test_a_second_run_writes_the_same_bytes(assets: Path) -> None:

