@@ -81,14 +81,20 @@ class Store:
         except sa.exc.DatabaseError as error:
             raise NotWritten(f"open the store {where}", str(error.orig), "check the path and its rights") from error
 
-    def add(self, row: Mapping[str, Any], *, facts: Mapping[str, Any], samples: Any) -> int:
-        """Insert a measurement unless it is there; its id either way. `row` holds the key, status, reason and cost_s."""
-        values = {"reason": None, "created": time.time(), **row}
-        values |= {"facts": json.dumps(facts), "samples": pack(samples)}
-        same = sa.and_(*(measurements.c[name] == values[name] for name in KEY))
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Insert the measurements of one launch, all or none, unless they are there; their ids either way.
+
+        A row holds the columns of `KEY`, `status`, `reason` and `cost_s`, and as plain data `facts` and `samples`.
+        """
+        ids = []
         with self.begin() as connection:
-            connection.execute(insert_once(self.engine, measurements).values(**values))
-            return int(connection.execute(sa.select(measurements.c.id).where(same)).scalar_one())
+            for row in rows:
+                values = {"reason": None, "created": time.time(), **row}
+                values |= {"facts": json.dumps(row["facts"]), "samples": pack(row["samples"])}
+                same = sa.and_(*(measurements.c[name] == values[name] for name in KEY))
+                connection.execute(insert_once(self.engine, measurements).values(**values))
+                ids.append(int(connection.execute(sa.select(measurements.c.id).where(same)).scalar_one()))
+        return ids
 
     def find(self, **where: Any) -> list[dict[str, Any]]:
         """Measurements whose columns equal `where`, oldest first, with facts and samples unpacked."""
