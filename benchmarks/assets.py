@@ -44,7 +44,7 @@ def write_evaluate(folder: Path) -> int:
     """Copy foolbox's ImageNet photos, unchanged, with their labels; return how many."""
     photos = sorted(package_folder("foolbox", "data").glob("imagenet_*_*.jpg"))
     if len(photos) != 20:
-        raise FileNotFoundError(f"foolbox has {len(photos)} ImageNet photos instead of 20; try foolbox==3.3.4")
+        raise FileNotFoundError(f"foolbox has {len(photos)} ImageNet photos, not 20; try foolbox==3.3.4")
     folder = fresh(folder)
     rows = []
     for photo in photos:
@@ -91,7 +91,7 @@ def package_folder(package: str, *below: str) -> Path:
 
 
 def fresh(folder: Path) -> Path:
-    """The folder without what an earlier run wrote; a stranger's file would be scored too, so it's refused."""
+    """The folder without what an earlier run wrote; a stranger's would be scored too, so it's refused."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.iterdir()):
         if old.is_dir() or not re.fullmatch(r"labels\.csv|[a-z_]+_\d\d\.(jpg|png)", old.name):

@@ -172,12 +172,13 @@ def test_the_photos_are_labelled_and_the_crops_are_not_among_them(assets: Path) 
 
 
 def test_a_crop_is_a_colour_photo_of_a_useful_size(assets: Path) -> None:
+    import numpy as np
     from PIL import Image
 
     for path in (assets / "calibration").iterdir():
         with Image.open(path) as crop:
             assert crop.mode == "RGB" and crop.width == crop.height >= 150
-            assert max(high - low for low, high in crop.getextrema()) > 60, f"{path.name} is one flat colour"
+            assert np.ptp(np.asarray(crop)) > 60, f"{path.name} is one flat colour"
             assert len({band.tobytes() for band in crop.split()}) == 3, f"{path.name} is grey"
 
 

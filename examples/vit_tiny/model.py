@@ -41,8 +41,8 @@ def _draw(name, shape, generator):
     """One tensor of weights.
 
     timm's own start is degenerate: weights of 0.02 and zero biases let the residual branches all but vanish,
-    so every photo gets nearly the same logits, and comparing those proves nothing. Norms that differ by channel,
-    branches of full size, attention that picks and a large head keep the answers apart.
+    so every photo gets nearly the same logits, and comparing those proves nothing. Norms that differ by
+    channel, branches of full size, attention that picks and a large head keep the answers apart.
     """
     normal = torch.randn(shape, generator=generator)
     if "norm" in name:
