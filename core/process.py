@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class Child:
             return Exit("signal", f"killed by {name}{hint}")
         return Exit("error", f"exit code {code}")
 
-    def watch(self, limits: Limits, tick: Callable[[], None] | None = None) -> Exit:
+    def watch(self, limits: Limits) -> Exit:
         """Wait for the end, and bring it about when a limit is passed."""
         deadline = time.monotonic() + limits.timeout_s
         pause = 0.01
@@ -112,8 +112,6 @@ class Child:
                     limit = limits.memory_bytes / GIB
                     self.kill(Exit("oom", f"used {used / GIB:.2f} GiB of memory, limit {limit:.2f} GiB"))
                 else:
-                    if tick:
-                        tick()
                     time.sleep(pause)
                     pause = min(pause * 1.5, 0.1)
         except BaseException:
@@ -172,14 +170,14 @@ class Running:
         self.function, self.child, self.workdir = function, child, workdir
         self.limits, self.label = limits, label
 
-    def result(self, tick: Callable[[], None] | None = None) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """The child's answer.
 
         Raises:
             SeatrialError: the child's own error, as it raised it.
             ChildFailed: it crashed, hung, or used too much memory.
         """
-        verdict = self.child.watch(self.limits, tick)
+        verdict = self.child.watch(self.limits)
         answer = _read_answer(self.workdir / "result.json")
         if answer and "error" in answer:
             error = from_dict(answer["error"])
@@ -232,10 +230,9 @@ def call(
     limits: Limits = Limits(),
     label: str,
     env: Mapping[str, str] | None = None,
-    tick: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """`start` and wait for the result."""
-    return start(function, args, workdir=workdir, limits=limits, label=label, env=env).result(tick)
+    return start(function, args, workdir=workdir, limits=limits, label=label, env=env).result()
 
 
 def _read_answer(path: Path) -> dict[str, Any] | None:

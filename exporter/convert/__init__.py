@@ -1,1 +1,76 @@
-"""exporter/convert."""
+"""Converters, and the routes that they make from a source's format to a target's.
+
+A converter is a function ``convert(source, out, inputs, outputs) -> dict``: it reads the file `source`, writes the
+main file `out`, and keeps the names of inputs and outputs. Third parties add theirs with an entry point in the group
+``seatrial.converters``: ``"torch to myformat" = "module:function"``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+
+MAX_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One converter.
+
+    Attributes:
+        source: format that it reads.
+        target: format that it writes.
+        function: ``module:name``.
+        needs: modules that it imports.
+        extra: the extra of ours that brings them.
+        in_capture: whether it runs in the process that captured the model, which saves a second import of torch.
+        early: whether it imports for seconds, so that it is started before its source is there.
+    """
+
+    source: str
+    target: str
+    function: str
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    in_capture: bool = False
+    early: bool = False
+
+    @property
+    def label(self) -> str:
+        """As reports name it."""
+        return f"{self.source} → {self.target}"
+
+    def missing(self) -> list[str]:
+        """Modules that are not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
+
+
+_HERE = "seatrial.exporter.convert"
+STEPS = [
+    Step("torch", "onnx", f"{_HERE}.torch_onnx:convert", ("torch", "onnx", "onnxscript"), "torch", in_capture=True),
+    Step("onnx", "openvino", f"{_HERE}.onnx_openvino:convert", ("openvino",), "openvino"),
+    Step("torch", "tflite", f"{_HERE}.torch_tflite:convert", ("torch", "litert_torch"), "litert-torch", early=True),
+]
+
+
+@cache
+def _others() -> list[Step]:
+    steps = []
+    for point in metadata.entry_points(group="seatrial.converters"):
+        source, _, target = point.name.partition(" to ")
+        steps.append(Step(source, target, point.value))
+    return steps
+
+
+def routes(source: str, target: str) -> list[list[Step]]:
+    """All chains of at most two converters from one format to another, in the order of the table."""
+    if source == target:
+        return [[]]
+    steps = [*STEPS, *_others()]
+    found = [[step] for step in steps if (step.source, step.target) == (source, target)]
+    for first in steps:
+        if first.source == source and first.target != target:
+            found += [[first, last] for last in steps if (last.source, last.target) == (first.target, target)]
+    return found

@@ -1,0 +1,208 @@
+"""How far two sets of outputs are apart, and whether that is near enough for a precision.
+
+SQNR (signal-to-quantization-noise ratio) is taken per sample against the power of the reference output over *all*
+main samples: a sample that happens to answer almost nothing would else turn rounding into a failure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from ...core.samples import Feed
+
+BARS_DB = {"fp32": 80.0, "fp16": 45.0, "bf16": 30.0, "int8": 10.0}
+"""Lowest SQNR, in dB, that passes. For int8 it catches collapse; labelled data judge accuracy."""
+
+AGREEMENT = {"fp32": 1.0, "fp16": 0.95, "bf16": 0.9, "int8": 0.8}
+"""Lowest share of equal top-1 classes that passes, for a declared classifier on real samples."""
+
+CEILING_DB = 300.0
+"""Written for outputs that are equal to the bit."""
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One output over all samples of a group; `worst` names the sample with the lowest SQNR."""
+
+    name: str
+    sqnr_db: float | None
+    max_abs: float
+    max_rel: float
+    cosine: float | None
+    exact: float
+    worst: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The verdict on an artifact in one setting."""
+
+    precision: str
+    outputs: list[OutputParity]
+    edges: list[OutputParity] = field(default_factory=list)
+    skipped_edges: list[str] = field(default_factory=list)
+    agreement: float | None = None
+    samples: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """The lowest SQNR over the float outputs of the main samples."""
+        found = [out.sqnr_db for out in self.outputs if out.sqnr_db is not None]
+        return min(found) if found else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {**asdict(self), "ok": self.ok, "sqnr_db": self.sqnr_db}
+
+
+def degenerate(reference: Sequence[Feed]) -> list[str]:
+    """Why reference outputs prove nothing: NaN, all zeros, or constant over all main samples."""
+    import numpy as np
+
+    problems = []
+    for name in reference[0]:
+        arrays = [sample[name] for sample in reference]
+        if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in arrays):
+            problems.append(f"the reference output {name!r} is not finite")
+        elif all(not a.any() for a in arrays):
+            problems.append(f"the reference output {name!r} is all zeros, which proves nothing")
+        elif len(arrays) > 1 and all(a.shape == arrays[0].shape and (a == arrays[0]).all() for a in arrays):
+            problems.append(f"the reference output {name!r} is the same for all main samples, which proves nothing")
+    return problems
+
+
+def compare(
+    precision: str,
+    names: Sequence[str],
+    reference: Sequence[Feed],
+    found: Sequence[Feed],
+    edges: tuple[Sequence[str], Sequence[Feed], Sequence[Feed]] = ((), (), ()),
+    classes: str | None = None,
+) -> Parity:
+    """Hold `found` against `reference`, sample by sample, output by output.
+
+    Args:
+        precision: decides the bar.
+        names: of the main samples.
+        reference: outputs of the source.
+        found: outputs of the artifact.
+        edges: names, reference outputs and found outputs of the edge cases.
+        classes: the output whose largest entry is the class, for a declared classifier.
+    """
+    import numpy as np
+
+    bar = BARS_DB[precision]
+    powers = {name: _power([sample[name] for sample in reference]) for name in reference[0]}
+    main = [_output(name, powers[name], names, reference, found) for name in reference[0]]
+    finite = [
+        i for i, out in enumerate(edges[1]) if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values())
+    ]
+    skipped = [name for i, name in enumerate(edges[0]) if i not in finite]
+    edge_outputs = []
+    if finite:
+        kept = [[side[i] for i in finite] for side in edges]
+        edge_outputs = [_output(name, powers[name], *kept, edge=True) for name in reference[0]]  # type: ignore[arg-type]
+    problems = [p for out in main for p in _problems(out, bar, "")]
+    # Corner cases of a quantized model leave the calibrated range by design.
+    if precision != "int8":
+        problems += [p for out in edge_outputs for p in _problems(out, bar, "edge case ")]
+    agreement = _agreement(classes, reference, found) if classes else None
+    if agreement is not None and agreement < AGREEMENT[precision]:
+        problems.append(f"top-1 agreement {agreement:.1%}, needed {AGREEMENT[precision]:.0%}")
+    return Parity(precision, main, edge_outputs, skipped, agreement, len(names), problems)
+
+
+def _problems(out: OutputParity, bar: float, prefix: str) -> list[str]:
+    where = f"output {out.name!r} ({prefix}{out.worst})"
+    if out.problem:
+        return [f"{where}: {out.problem}"]
+    if out.sqnr_db is not None and out.sqnr_db < bar:
+        return [f"{where}: {out.sqnr_db:.1f} dB, needed {bar:g}; largest difference {out.max_abs:.4g}"]
+    if out.sqnr_db is None and out.exact < 1:
+        return [f"{where}: {out.exact:.2%} of the integers are equal"]
+    return []
+
+
+def _output(
+    name: str,
+    power: float,
+    samples: Sequence[str],
+    reference: Sequence[Feed],
+    found: Sequence[Feed],
+    edge: bool = False,
+) -> OutputParity:
+    import numpy as np
+
+    worst = OutputParity(name, None, 0.0, 0.0, None, 1.0, samples[0])
+    equal = total = 0
+    for sample, want, have in zip(samples, reference, found, strict=True):
+        a, b = want[name], have.get(name)
+        if b is None or b.shape != a.shape:
+            problem = "it is missing" if b is None else f"its shape is {list(b.shape)} instead of {list(a.shape)}"
+            return OutputParity(name, None, math.inf, math.inf, None, 0.0, sample, problem)
+        equal, total = equal + int((a == b).sum()), total + a.size
+        if a.dtype.kind == "f":
+            if not np.isfinite(b).all():
+                return OutputParity(name, None, math.inf, math.inf, None, 0.0, sample, "it is not finite")
+            worst = _worse(worst, _floats(name, sample, a, b, max(power, _power([a])) if edge else power))
+        elif not (a == b).all():
+            worst = OutputParity(name, None, worst.max_abs, worst.max_rel, None, 1.0, sample)
+    return OutputParity(**{**asdict(worst), "exact": equal / total if total else 1.0})
+
+
+def _worse(a: OutputParity, b: OutputParity) -> OutputParity:
+    """The one with the lower SQNR, with the extremes of both."""
+    low, other = (a, b) if a.sqnr_db is not None and a.sqnr_db <= (b.sqnr_db or math.inf) else (b, a)
+    cosines = [c for c in (a.cosine, b.cosine) if c is not None]
+    merged = {
+        "max_abs": max(low.max_abs, other.max_abs),
+        "max_rel": max(low.max_rel, other.max_rel),
+        "cosine": min(cosines) if cosines else None,
+    }
+    return OutputParity(**{**asdict(low), **merged})
+
+
+def _floats(name: str, sample: str, a: ndarray, b: ndarray, power: float) -> OutputParity:
+    import numpy as np
+
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    error = np.abs(x - y)
+    noise = float(np.mean(error**2)) if x.size else 0.0
+    sqnr = CEILING_DB if noise == 0 else (10 * math.log10(power / noise) if power > 0 else -CEILING_DB)
+    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+    cosine = float(x @ y) / norm if norm > 0 else None
+    # Relative to the output's scale where an entry is nearly zero: x/0 says nothing.
+    relative = error / np.maximum(np.abs(x), math.sqrt(power) * 1e-3 or 1.0)
+    return OutputParity(
+        name, min(sqnr, CEILING_DB), float(error.max(initial=0)), float(relative.max(initial=0)), cosine, 1.0, sample
+    )
+
+
+def _power(arrays: Sequence[ndarray]) -> float:
+    import numpy as np
+
+    flat = [np.asarray(a, np.float64).ravel() for a in arrays]
+    return float(np.mean(np.concatenate(flat) ** 2)) if any(a.size for a in flat) else 0.0
+
+
+def _agreement(classes: str, reference: Sequence[Feed], found: Sequence[Feed]) -> float | None:
+    import numpy as np
+
+    if any(sample.get(classes) is None or sample[classes].ndim < 2 for sample in (*reference, *found)):
+        return None
+    a = np.concatenate([sample[classes].argmax(-1).ravel() for sample in reference])
+    b = np.concatenate([sample[classes].argmax(-1).ravel() for sample in found])
+    return float((a == b).mean()) if a.shape == b.shape else 0.0
