@@ -1,0 +1,216 @@
+"""One launch: fresh workers for all arms, then rounds of one block per arm in random, balanced order.
+
+Only one worker runs at a time; all the others sleep. An arm that fails is data, and the others go on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import facts
+from .arms import Arm, Plan
+from .resident import ArmFailed, Resident
+from .stats import block_stat, launch_effect
+
+
+@dataclass
+class ArmRun:
+    """What one arm did in one launch; `status` is ok, or how it failed. Samples are nanoseconds per iteration."""
+
+    name: str
+    same: str
+    status: str = "ok"
+    reason: str | None = None
+    k: int | None = None
+    blocks: list[list[int]] = field(default_factory=list)
+    notes: list[dict[str, float]] = field(default_factory=list)  # with every block: steal, PSI, load, switches
+    opened: dict[str, Any] = field(default_factory=dict)  # load_ms, import_ms, first_ms, version, shapes, sqnr_db
+    peak_rss_bytes: int | None = None
+    placement: dict[str, Any] | None = None
+    cost_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether all its rounds were measured."""
+        return self.status == "ok"
+
+    def fail(self, failed: ArmFailed) -> None:
+        """Write down how it failed."""
+        self.status, self.reason = failed.status, failed.reason
+
+
+@dataclass
+class Launch:
+    """One launch of a session; block i of every arm that is ok belongs to round i."""
+
+    index: int
+    seed: str
+    order: list[list[str]]
+    arms: dict[str, ArmRun]
+    started: float
+    seconds: float = 0.0
+
+    def effect(self, a: str, b: str, stat: str) -> float | None:
+        """Log of b over a, or None where one of them did not produce."""
+        one, other = self.arms.get(a), self.arms.get(b)
+        if one is None or other is None or not one.ok or not other.ok:
+            return None
+        return launch_effect(one.blocks, other.blocks, stat)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, raw samples and all."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Launch:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "arms": {name: ArmRun(**run) for name, run in data["arms"].items()}})
+
+
+class OpenArm:
+    """An arm with its worker, opened, checked and warm; or failed, which `run.status` tells."""
+
+    def __init__(self, arm: Arm, plan: Plan, log: Path, counts: MutableMapping[str, int]) -> None:
+        self.arm, self.plan = arm, plan
+        self.run = ArmRun(arm.name, arm.same)
+        self.worker: Resident | None = None
+        start = time.monotonic()
+        try:
+            self.worker = Resident(log)
+            self._open(counts)
+        except ArmFailed as failed:
+            self._give_up(failed)
+        except BaseException:
+            self.close()
+            raise
+        self.run.cost_s += time.monotonic() - start
+
+    def _open(self, counts: MutableMapping[str, int]) -> None:
+        arm, plan = self.arm, self.plan
+        what = {"target": arm.target, "artifact": arm.artifact, "settings": dict(arm.settings)}
+        where = {"cpus": list(plan.cpus) if plan.cpus else facts.cores_given(), "memory_bytes": plan.memory_bytes}
+        opened = self.ask("open", plan.open_timeout_s, **what, **where)
+        check = {"inputs": arm.inputs, "reference": arm.reference, "bar_db": arm.bar_db}
+        first = self.ask("first", plan.open_timeout_s, **check)
+        self.run.opened = {key: opened[key] for key in ("load_ms", "import_ms", "version")}
+        self.run.opened |= {key: first[key] for key in ("first_ms", "shapes", "sqnr_db")}
+        if first["mismatch"]:
+            raise ArmFailed("mismatch", first["mismatch"])
+        warm = self.ask("warm", plan.open_timeout_s, iterations=plan.warm_iterations, seconds=plan.warm_s)
+        self.run.opened["warm_iterations"] = warm["iterations"]
+        # The lower quartile, so that a disturbed warm-up doesn't make blocks shorter than asked.
+        usual = block_stat(warm["samples_ns"][len(warm["samples_ns"]) // 2 :], "lower_quartile")
+        self.run.k = counts.setdefault(arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual))))
+        self.timeout_s = max(plan.block_timeout_s, 100 * self.run.k * usual / 1e9)
+
+    def ask(self, op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+        """See `Resident.ask`."""
+        if self.worker is None:
+            raise ArmFailed("error", "its worker is gone")
+        return self.worker.ask(op, timeout_s, **arguments)
+
+    def block(self) -> None:
+        """Time one block; a failure is written into `run`."""
+        start, before = time.monotonic(), facts.snapshot()
+        try:
+            answer = self.ask("block", self.timeout_s, k=self.run.k)
+        except ArmFailed as failed:
+            self._give_up(failed)
+            return
+        self.run.blocks.append(answer.pop("samples_ns"))
+        self.run.notes.append(facts.disturbance(before, facts.snapshot()) | answer)
+        self.run.cost_s += time.monotonic() - start
+
+    def finish(self, placement: bool) -> None:
+        """Ask for what is only known at the end. The placement last: some runtimes open a second session for it."""
+        try:
+            self.run.peak_rss_bytes = self.ask("stats", self.plan.open_timeout_s)["peak_rss_bytes"]
+            if placement:
+                self.run.placement = self.ask("placement", self.plan.open_timeout_s)
+        except ArmFailed as failed:
+            self._give_up(failed)
+
+    def fresh_run(self) -> ArmRun:
+        """Begin another launch with the same worker."""
+        was = self.run
+        self.run = ArmRun(was.name, was.same, was.status, was.reason, was.k, opened=was.opened)
+        return self.run
+
+    def _give_up(self, failed: ArmFailed) -> None:
+        self.run.fail(failed)
+        self.close()
+
+    def close(self) -> None:
+        """End the worker; safe to call twice."""
+        if self.worker:
+            self.worker.close()
+            self.worker = None
+
+
+def run_launch(
+    arms: Sequence[Arm],
+    plan: Plan,
+    *,
+    index: int,
+    seed: int,
+    workdir: Path,
+    counts: MutableMapping[str, int],
+    kept: Mapping[str, OpenArm] | None = None,
+    placement: bool = False,
+) -> Launch:
+    """One launch of `arms`.
+
+    Args:
+        counts: k by `Arm.same`; filled where missing, so that k is set once per session.
+        kept: arms by name whose workers are already there and stay: a search's resident reference.
+        placement: ask every arm what really ran, at the end.
+    """
+    kept = kept or {}
+    launch = Launch(index, f"{seed}/{index}", [], {}, time.time())
+    rng, start = random.Random(launch.seed), time.monotonic()
+    opened: dict[str, OpenArm] = {}
+    try:
+        for arm in rng.sample(list(arms), len(arms)):  # so that no arm is always the first to be opened
+            if arm.name in kept:
+                opened[arm.name] = kept[arm.name]
+                kept[arm.name].fresh_run()
+            else:
+                opened[arm.name] = OpenArm(arm, plan, workdir / f"{index:03d}-{len(opened)}.log", counts)
+        launch.order = orders([arm.name for arm in arms if opened[arm.name].run.ok], plan.rounds, rng)
+        for name in itertools.chain.from_iterable(launch.order):
+            if opened[name].run.ok:
+                opened[name].block()
+        for arm in arms:
+            if opened[arm.name].run.ok:
+                opened[arm.name].finish(placement)
+    finally:
+        for name, each in opened.items():
+            if name not in kept:
+                each.close()
+    launch.arms = {arm.name: opened[arm.name].run for arm in arms}
+    launch.seconds = time.monotonic() - start
+    return launch
+
+
+def orders(names: Sequence[str], rounds: int, rng: random.Random) -> list[list[str]]:
+    """Random orders in which every name stands at every place equally often, as far as the rounds go.
+
+    Up to three arms, all permutations in turn, which also balances who runs after whom; above, random Latin squares.
+    """
+    found: list[list[str]] = []
+    while names and len(found) < rounds:
+        if len(names) <= 3:
+            square = [list(p) for p in itertools.permutations(names)]
+        else:
+            mixed = rng.sample(list(names), len(names))
+            square = [mixed[i:] + mixed[:i] for i in range(len(mixed))]
+        rng.shuffle(square)
+        found += square
+    return found[:rounds]
