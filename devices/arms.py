@@ -17,7 +17,7 @@ from .stats import STATS
 
 REFERENCE_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 25.0}
 INT8_DB = 8.0
-"""Bars of the one check before timing. They only catch an arm that computes something else; the proof is elsewhere."""
+"""Bars of the one check before timing. They only catch an arm that computes something else."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.launches < 1 or self.rounds < 1:
-            raise UsageError(f"{self.launches} launches of {self.rounds} rounds", "less than one", "give at least 1")
+            raise UsageError(
+                f"{self.launches} launches of {self.rounds} rounds", "less than one", "give at least 1"
+            )
         if self.stat not in STATS:
-            raise UsageError(f"block statistic {self.stat!r}", "no such statistic", f"known: {', '.join(STATS)}")
+            raise UsageError(
+                f"block statistic {self.stat!r}", "no such statistic", f"known: {', '.join(STATS)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -116,7 +120,8 @@ def arms_from_paths(
 ) -> tuple[list[Arm], dict[str, SeatrialError]]:
     """An arm for each path, and the errors of those that can't be one by their names.
 
-    Names are the shortest that tell the paths apart. `folder` takes the inputs that are made for raw model files.
+    Names are the shortest that tell the paths apart. `folder` takes the inputs that are made for raw model
+    files.
     """
     arms, failed = [], {}
     for index, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
@@ -127,11 +132,13 @@ def arms_from_paths(
     return arms, failed
 
 
-def arm_from_path(path: str | Path, inputs: Path, name: str, *, threads: int | None = None, seed: int = 0) -> Arm:
+def arm_from_path(
+    path: str | Path, inputs: Path, name: str, *, threads: int | None = None, seed: int = 0
+) -> Arm:
     """An arm out of a bundle's folder or a raw model file.
 
-    A bundle brings its settings, golden inputs and their outputs. A raw file gets its runtime's default settings for
-    fp32 and, written to `inputs`, normally distributed ones from `seed`.
+    A bundle brings its settings, golden inputs and their outputs. A raw file gets its runtime's default
+    settings for fp32 and, written to `inputs`, normally distributed ones from `seed`.
 
     Raises:
         UsageError: no such thing, or a raw file whose inputs can't be made up.
@@ -164,7 +171,9 @@ def _arm_from_bundle(bundle: Bundle, name: str, threads: int | None) -> Arm:
     settings = bundle.settings | ({"threads": threads} if threads else {})
     model = bundle.model.absolute()
     reference = str(outputs) if outputs.is_file() else None
-    return Arm(name, bundle.target, str(model), model_id(model), settings, str(inputs), reference, bundle.precision)
+    return Arm(
+        name, bundle.target, str(model), model_id(model), settings, str(inputs), reference, bundle.precision
+    )
 
 
 def _make_inputs(path: Path, target: str, settings: Mapping[str, Any], out: Path, seed: int) -> None:
@@ -188,7 +197,10 @@ def _inputs_of(path: Path, target: str, settings: Mapping[str, Any]) -> list[Ten
     """Asked of a worker, so that a file that crashes its runtime doesn't take us along."""
     from .resident import ArmFailed, Resident
 
-    with tempfile.TemporaryDirectory(prefix="seatrial-") as folder, Resident(Path(folder, "log.txt")) as worker:
+    with (
+        tempfile.TemporaryDirectory(prefix="seatrial-") as folder,
+        Resident(Path(folder, "log.txt")) as worker,
+    ):
         try:
             opened = worker.ask("open", 300.0, target=target, artifact=str(path), settings=dict(settings))
         except ArmFailed as failed:
@@ -203,7 +215,10 @@ def _names(paths: Sequence[str | Path]) -> list[str]:
         names = ["/".join(p[-count:]) for p in parts]
         if len(set(names)) == len(set(parts)):
             break
-    return [name if names.index(name) == i else f"{name} #{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+    return [
+        name if names.index(name) == i else f"{name} #{names[: i + 1].count(name)}"
+        for i, name in enumerate(names)
+    ]
 
 
 def _known(cls: type, what: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ Progress = Callable[[str], None]
 class Sitting:
     """Launches of arms on this machine under one exclusive lease, each stored as soon as it is whole.
 
-    A context manager. Logs of workers live as long as it does. Don't enter it in a thread that ends before it.
+    A context manager. Logs of workers live as long as it does. Don't enter it in a thread that ends before
+    it.
 
     Args:
         session: the id under which launches are stored; the same id goes on with the next launch number.
@@ -85,7 +86,9 @@ class Sitting:
     def keep(self, arm: Arm) -> OpenArm:
         """Open an arm whose worker stays for all launches that name it: a search's resident reference."""
         self.drop(arm.name)
-        self._kept[arm.name] = OpenArm(arm, self.plan, self._workdir / f"kept-{len(self._kept)}.log", self.counts)
+        self._kept[arm.name] = OpenArm(
+            arm, self.plan, self._workdir / f"kept-{len(self._kept)}.log", self.counts
+        )
         return self._kept[arm.name]
 
     def drop(self, name: str) -> None:
@@ -94,7 +97,7 @@ class Sitting:
             self._kept.pop(name).close()
 
     def launch(self, arms: Sequence[Arm], *, rounds: int | None = None) -> Launch:
-        """One launch of these arms, stored when it is whole; what really ran is asked once for each artifact."""
+        """One launch of these arms, stored when whole; what really ran is asked once for each artifact."""
         plan = replace(self.plan, rounds=rounds) if rounds else self.plan
         new = {arm.same for arm in arms} - self._placed
         launch = run_launch(
@@ -197,7 +200,9 @@ def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:
         sitting.say(f"launch {count} of at most {last}{_so_far(sitting, stat)}")
         failed = [run for run in sitting.launch(arms).arms.values() if not run.ok]
         if failed:
-            return without_comparison(f"{failed[0].name} did not produce ({failed[0].status}): {failed[0].reason}")
+            return without_comparison(
+                f"{failed[0].name} did not produce ({failed[0].status}): {failed[0].reason}"
+            )
         look = rule.look_at(count)
         if look is not None:
             b = effects(sitting.launches, BASE, CANDIDATE, stat)
@@ -219,9 +224,10 @@ def bench(
     store: Store | str | Path | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
-    """Time models beside each other: bundles, raw model files, or arms. One that fails doesn't stop the others.
+    """Time bundles, raw model files or arms beside each other. One that fails doesn't stop the others.
 
-    Raises the error of the only model, or NothingMeasured, where none can even be tried. With two or more, a duplicate of the first that works is measured too, and no order is given where they differ.
+    Raises the error of the only model, or NothingMeasured, where none can even be tried. With two or more, a
+    duplicate of the first that works is measured too, and no order is given where they differ.
 
     Args:
         launches: 6 by default, or 3 with `quick`.
@@ -244,7 +250,7 @@ def bench(
 
 
 def run_comparison(job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
-    """A whole comparison as data: ``arms``, ``plan``, ``seed``, and optionally ``session`` and ``store`` (a URL).
+    """A whole comparison as data: ``arms``, ``plan``, ``seed``, optionally ``session`` and ``store`` (URL).
 
     Answers ``{"session", "seed", "facts", "launches": [...]}``; see `launches.Launch.from_dict`.
     """
@@ -252,7 +258,9 @@ def run_comparison(job: Mapping[str, Any], progress: Progress | None = None) -> 
     plan = Plan.from_dict(job.get("plan") or {})
     with ExitStack() as stack:
         where = _store(job.get("store"), stack)
-        sitting = Sitting(plan, seed=job.get("seed"), session=job.get("session"), store=where, progress=progress)
+        sitting = Sitting(
+            plan, seed=job.get("seed"), session=job.get("session"), store=where, progress=progress
+        )
         stack.enter_context(sitting)
         for count in range(1, plan.launches + 1):
             sitting.say(f"launch {count} of {plan.launches}")
@@ -262,7 +270,7 @@ def run_comparison(job: Mapping[str, Any], progress: Progress | None = None) -> 
 
 
 def _bench_launches(sitting: Sitting, arms: Sequence[Arm]) -> None:
-    """Fixed launches; an arm that failed once isn't tried again, since it may have cost its whole time limit."""
+    """Fixed launches; an arm that failed isn't tried again, since it may have cost its whole time limit."""
     left = list(arms)
     for count in range(1, sitting.plan.launches + 1):
         if not left:
@@ -284,7 +292,9 @@ def _bench_result(
 
     plan, launches = sitting.plan, sitting.launches
     found = [summarise(launches, arm) for arm in arms]
-    good = sorted((s for s in found if s.ok and s.latency), key=lambda s: s.latency.centre if s.latency else 0.0)
+    good = sorted(
+        (s for s in found if s.ok and s.latency), key=lambda s: s.latency.centre if s.latency else 0.0
+    )
     bad = [s for s in found if not s.ok]
     for name, error in unusable.items():
         bad.append(ArmSummary(Arm(name, "", "", "", {}, ""), "unusable", f"{error.asked}: {error.found}"))
@@ -293,7 +303,16 @@ def _bench_result(
     valid = canary is None or canary.low <= 0 <= canary.high
     pairs = rank(launches, [s.arm.name for s in good], plan.stat) if valid else []
     return BenchResult(
-        good + bad, pairs, valid, canary, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds
+        good + bad,
+        pairs,
+        valid,
+        canary,
+        plan,
+        sitting.seed,
+        sitting.session,
+        sitting.facts,
+        launches,
+        seconds,
     )
 
 

@@ -15,10 +15,12 @@ from typing import Any
 from ..core.ids import content_id
 
 GIB = 1 << 30
-VECTOR_FLAGS = frozenset(
-    "sse4_1 sse4_2 avx avx2 f16c fma avx512f avx512bw avx512vl avx512_vnni avx_vnni avx512_bf16 avx512_fp16 amx_tile "
-    "amx_int8 amx_bf16 neon asimd asimdhp asimddp i8mm bf16 sve sve2 sme fphp".split()
-)
+_X86_FLAGS = """
+    sse4_1 sse4_2 avx avx2 f16c fma avx512f avx512bw avx512vl avx512_vnni avx_vnni avx512_bf16 avx512_fp16
+    amx_tile amx_int8 amx_bf16
+"""
+_ARM_FLAGS = "neon asimd asimdhp asimddp i8mm bf16 sve sve2 sme fphp"
+VECTOR_FLAGS = frozenset(f"{_X86_FLAGS} {_ARM_FLAGS}".split())
 
 
 def cpu_flags() -> tuple[str, ...]:
@@ -93,7 +95,7 @@ def fingerprint(facts: Mapping[str, Any], runtime: Mapping[str, str]) -> str:
 
 
 def snapshot() -> dict[str, float]:
-    """Counters of the whole machine that tell how disturbed a block was; cheap enough to read around every block."""
+    """Counters of the whole machine that tell how disturbed a block was; cheap to read."""
     found: dict[str, float] = {}
     if sys.platform != "linux":
         return found

@@ -36,7 +36,7 @@ QUICK_LOOKS = (Look(5, 1.0),)
 
 @dataclass(frozen=True)
 class Rule:
-    """`tolerate` and `detect` are fractions (0.01 is 1 %); `alpha` is one-sided, over all looks of one comparison."""
+    """`tolerate` and `detect` are fractions; `alpha` is one-sided, over all looks of one comparison."""
 
     tolerate: float = 0.01
     detect: float = 0.05
@@ -46,7 +46,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerate < self.detect:
-            raise ValueError(f"need 0 <= tolerate < detect, found tolerate {self.tolerate}, detect {self.detect}")
+            raise ValueError(
+                f"need 0 <= tolerate < detect, found tolerate {self.tolerate}, detect {self.detect}"
+            )
         if not math.isclose(sum(look.share for look in self.looks), 1.0):
             raise ValueError("the looks must share out the whole of alpha")
 
@@ -129,13 +131,15 @@ def _first_that_holds(effect: Interval, canary: Interval, rule: Rule) -> tuple[V
         return Verdict.INVALID, f"the baseline differs from its own duplicate: {_percent(canary)}", True
     if not canary.half_width < limit:
         found = f"± {_exp(canary.half_width) - 1:.1%}"
-        reason = f"too noisy: the baseline against its own duplicate is known to {found}, needed ± {math.expm1(limit):.1%}"
+        needed = f"± {math.expm1(limit):.1%}"
+        reason = f"too noisy: the baseline against its own duplicate is known to {found}, needed {needed}"
         return Verdict.INVALID, reason, False
     if effect.low > math.log1p(rule.tolerate):
         return Verdict.REGRESS, f"proven slower by more than {rule.tolerate:.1%}: {_percent(effect)}", True
     if effect.high < math.log1p(rule.detect):
         return Verdict.PASS, f"a slowdown of {rule.detect:.1%} is excluded: {_percent(effect)}", True
-    reason = f"neither proven slower than {rule.tolerate:.1%} nor faster than {rule.detect:.1%}: {_percent(effect)}"
+    margins = f"neither a slowdown of {rule.tolerate:.1%} is proven nor one of {rule.detect:.1%} excluded"
+    reason = f"{margins}: {_percent(effect)}"
     return Verdict.INCONCLUSIVE, reason, False
 
 

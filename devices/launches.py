@@ -22,7 +22,7 @@ from .stats import block_stat, launch_effect
 
 @dataclass
 class ArmRun:
-    """What one arm did in one launch; `status` is ok, or how it failed. Samples are nanoseconds per iteration."""
+    """What one arm did in one launch; `status` is ok, or how it failed. Samples are ns per iteration."""
 
     name: str
     same: str
@@ -30,8 +30,10 @@ class ArmRun:
     reason: str | None = None
     k: int | None = None
     blocks: list[list[int]] = field(default_factory=list)
-    notes: list[dict[str, float]] = field(default_factory=list)  # with every block: steal, PSI, load, switches
-    opened: dict[str, Any] = field(default_factory=dict)  # load_ms, import_ms, first_ms, version, shapes, sqnr_db
+    # With every block: steal, PSI, load, switches.
+    notes: list[dict[str, float]] = field(default_factory=list)
+    # load_ms, import_ms, first_ms, version, shapes, sqnr_db.
+    opened: dict[str, Any] = field(default_factory=dict)
     peak_rss_bytes: int | None = None
     placement: dict[str, Any] | None = None
     cost_s: float = 0.0
@@ -95,7 +97,10 @@ class OpenArm:
     def _open(self, counts: MutableMapping[str, int]) -> None:
         arm, plan = self.arm, self.plan
         what = {"target": arm.target, "artifact": arm.artifact, "settings": dict(arm.settings)}
-        where = {"cpus": list(plan.cpus) if plan.cpus else facts.cores_given(), "memory_bytes": plan.memory_bytes}
+        where = {
+            "cpus": list(plan.cpus) if plan.cpus else facts.cores_given(),
+            "memory_bytes": plan.memory_bytes,
+        }
         opened = self.ask("open", plan.open_timeout_s, **what, **where)
         check = {"inputs": arm.inputs, "reference": arm.reference, "bar_db": arm.bar_db}
         first = self.ask("first", plan.open_timeout_s, **check)
@@ -107,7 +112,9 @@ class OpenArm:
         self.run.opened["warm_iterations"] = warm["iterations"]
         # The lower quartile, so that a disturbed warm-up doesn't make blocks shorter than asked.
         usual = block_stat(warm["samples_ns"][len(warm["samples_ns"]) // 2 :], "lower_quartile")
-        self.run.k = counts.setdefault(arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual))))
+        self.run.k = counts.setdefault(
+            arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual)))
+        )
         self.timeout_s = max(plan.block_timeout_s, 100 * self.run.k * usual / 1e9)
 
     def ask(self, op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
@@ -129,7 +136,7 @@ class OpenArm:
         self.run.cost_s += time.monotonic() - start
 
     def finish(self, placement: bool) -> None:
-        """Ask for what is only known at the end. The placement last: some runtimes open a second session for it."""
+        """Ask for what is known at the end; the placement last, since it may open a second session."""
         try:
             self.run.peak_rss_bytes = self.ask("stats", self.plan.open_timeout_s)["peak_rss_bytes"]
             if placement:
@@ -202,7 +209,8 @@ def run_launch(
 def orders(names: Sequence[str], rounds: int, rng: random.Random) -> list[list[str]]:
     """Random orders in which every name stands at every place equally often, as far as the rounds go.
 
-    Up to three arms, all permutations in turn, which also balances who runs after whom; above, random Latin squares.
+    Up to three arms, all permutations in turn, which also balances who runs after whom; above, random Latin
+    squares.
     """
     found: list[list[str]] = []
     while names and len(found) < rounds:

@@ -1,7 +1,8 @@
 """The lease that keeps two measurements of one device apart, and our conversions out of a measurement.
 
-A measurement takes it alone (`exclusive`), conversions share it (`shared`). It is an flock on a file of this user, so
-it ends with the process that holds it, however that ends. It keeps our own work apart, nobody else's.
+A measurement takes it alone (`exclusive`), conversions share it (`shared`). It is an flock on a file of this
+user, so it ends with the process that holds it, however that ends. It keeps our own work apart, nobody
+else's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ _HELD = threading.local()
 
 @contextmanager
 def exclusive(
-    device: str = "local", *, purpose: str = "", progress: Progress | None = None, timeout_s: float | None = None
+    device: str = "local",
+    *,
+    purpose: str = "",
+    progress: Progress | None = None,
+    timeout_s: float | None = None,
 ) -> Iterator[None]:
     """Hold the device alone; nested calls in the same thread are free.
 
@@ -37,7 +42,11 @@ def exclusive(
 
 @contextmanager
 def shared(
-    device: str = "local", *, purpose: str = "", progress: Progress | None = None, timeout_s: float | None = None
+    device: str = "local",
+    *,
+    purpose: str = "",
+    progress: Progress | None = None,
+    timeout_s: float | None = None,
 ) -> Iterator[None]:
     """Hold the device beside others that share it: conversions, proofs, anything that isn't timed."""
     with _held(device, fcntl.LOCK_SH, purpose or "a conversion", progress, timeout_s):
@@ -51,16 +60,22 @@ def lease_file(device: str) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.lstat()
     except OSError as error:
-        raise NotWritten(f"a lease on device {device!r}", str(error), "set SEATRIAL_LEASE_DIR to a folder") from error
+        raise NotWritten(
+            f"a lease on device {device!r}", str(error), "set SEATRIAL_LEASE_DIR to a folder"
+        ) from error
     if folder.is_symlink() or owner.st_uid != os.getuid():
         found = f"{folder} belongs to somebody else"
-        raise NotWritten(f"a lease on device {device!r}", found, "set SEATRIAL_LEASE_DIR to a folder of your own")
+        raise NotWritten(
+            f"a lease on device {device!r}", found, "set SEATRIAL_LEASE_DIR to a folder of your own"
+        )
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in device)
     return folder / f"{safe}.lease"
 
 
 @contextmanager
-def _held(device: str, mode: int, purpose: str, progress: Progress | None, timeout_s: float | None) -> Iterator[None]:
+def _held(
+    device: str, mode: int, purpose: str, progress: Progress | None, timeout_s: float | None
+) -> Iterator[None]:
     held: dict[str, int] = _HELD.__dict__.setdefault("modes", {})
     path = lease_file(device)
     now = held.get(str(path))

@@ -35,9 +35,9 @@ class LocalDevice:
     def run(self, job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
         """Do a job: ``proof`` or ``comparison``.
 
-        A proof answers ``{"runs": [{"settings", "outputs", "n", "placement", "load_ms", "version", "error"}]}`` in the
-        order asked; ``outputs`` is the path of a Samples file, ``error`` an error's dict or None.
-        A comparison answers with its launches; see `engine.run_comparison`.
+        A proof answers ``{"runs": [{"settings", "outputs", "n", "placement", "load_ms", "version",
+        "error"}]}`` in the order asked; ``outputs`` is the path of a Samples file, ``error`` an error's dict
+        or None. A comparison answers with its launches; see `engine.run_comparison`.
         """
         kind = job.get("kind")
         if kind == "proof":
@@ -56,16 +56,23 @@ class LocalDevice:
         answer: dict[str, Any] = {"settings": settings, "outputs": None, "placement": None, "error": None}
         if progress:
             progress(f"proving {job['target']} {settings}")
-        with tempfile.TemporaryDirectory(prefix="seatrial-") as folder, Resident(Path(folder, "log.txt")) as worker:
+        with (
+            tempfile.TemporaryDirectory(prefix="seatrial-") as folder,
+            Resident(Path(folder, "log.txt")) as worker,
+        ):
             try:
                 what = {"target": job["target"], "artifact": str(job["artifact"]), "settings": settings}
                 opened = worker.ask("open", OPEN_S, memory_bytes=job.get("memory_bytes"), **what)
                 answer |= {"load_ms": opened["load_ms"], "version": opened["version"]}
-                ran = worker.ask("run", self.timeout_s, inputs=str(job["inputs"]), out=str(out / f"{index:02d}.npz"))
+                ran = worker.ask(
+                    "run", self.timeout_s, inputs=str(job["inputs"]), out=str(out / f"{index:02d}.npz")
+                )
                 answer |= {"outputs": ran["outputs"], "n": ran["n"]}
                 answer["placement"] = worker.ask("placement", self.timeout_s)
             except ArmFailed as failed:
-                answer["error"] = as_error(failed, f"{job['target']}: run {Path(job['artifact']).name}").to_dict()
+                answer["error"] = as_error(
+                    failed, f"{job['target']}: run {Path(job['artifact']).name}"
+                ).to_dict()
         return answer
 
 

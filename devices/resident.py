@@ -18,7 +18,7 @@ CLOSE_S = 5.0
 
 
 class ArmFailed(Exception):
-    """An arm can't go on. `status` is timeout, oom, signal, error, protocol or mismatch; `reason` is for a person."""
+    """An arm can't go on. `status` is timeout, oom, signal, error, protocol or mismatch."""
 
     def __init__(self, status: str, reason: str, error: SeatrialError | None = None) -> None:
         super().__init__(status, reason)
@@ -59,7 +59,8 @@ class Resident:
         """One request and its answer.
 
         Raises:
-            ArmFailed: no answer in time, the worker ended, answered with an error, or with something else than JSON.
+            ArmFailed: no answer in time, the worker ended, answered with an error, or with something else
+                than JSON.
         """
         line = json.dumps({"op": op, **arguments}).encode() + b"\n"
         deadline = time.monotonic() + timeout_s
@@ -89,7 +90,9 @@ class Resident:
             if not got:
                 raise self._ended(op)
             if size > MAX_ANSWER_BYTES:
-                self.child.kill(Exit("protocol", f"an answer to {op!r} of more than {MAX_ANSWER_BYTES >> 20} MiB"))
+                self.child.kill(
+                    Exit("protocol", f"an answer to {op!r} of more than {MAX_ANSWER_BYTES >> 20} MiB")
+                )
                 raise self._ended(op)
             parts.append(got)
         line, _, self._rest = b"".join(parts).partition(b"\n")
@@ -112,7 +115,9 @@ class Resident:
         verdict = self.child.classify()
         kind = "error" if verdict.kind == "ok" else verdict.kind
         tail = self.log_tail()
-        return ArmFailed(kind, f"the worker ended during {op!r}: {verdict.detail}" + (f"; log: {tail}" if tail else ""))
+        return ArmFailed(
+            kind, f"the worker ended during {op!r}: {verdict.detail}" + (f"; log: {tail}" if tail else "")
+        )
 
     def log_tail(self, lines: int = 3) -> str:
         """The last lines of what the runtime printed."""
@@ -142,7 +147,9 @@ class Resident:
 def _failure(op: str, data: Mapping[str, Any]) -> ArmFailed:
     error = from_dict(data)
     status = getattr(error, "kind", "error")
-    return ArmFailed(status, f"{op}: {error.found}" if status == "oom" or not error.asked else _words(error), error)
+    return ArmFailed(
+        status, f"{op}: {error.found}" if status == "oom" or not error.asked else _words(error), error
+    )
 
 
 def _words(error: SeatrialError) -> str:

@@ -21,7 +21,7 @@ FAMILY_ALPHA = 0.01
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time of `b` over time of `a` from launch effects: ratio with a two-sided interval, and the error of its log."""
+    """Time of `b` over time of `a`: ratio with a two-sided interval, and the standard error of its log."""
 
     a: str
     b: str
@@ -47,7 +47,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm over all its launches. `latency` (ms) is the median of launch medians between order statistics."""
+    """One arm over all its launches. `latency` (ms): median of launch medians between order statistics."""
 
     arm: Arm
     status: str
@@ -77,7 +77,7 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. `launches` are raw; the arms are named base, base again (its duplicate) and candidate."""
+    """What `compare` found. Its raw `launches` name the arms base, base again (the canary), candidate."""
 
     base: ArmSummary
     candidate: ArmSummary
@@ -153,7 +153,9 @@ def effects(launches: Sequence[Launch], a: str, b: str, stat: str) -> list[float
     return [effect for effect in found if effect is not None]
 
 
-def estimate(launches: Sequence[Launch], a: str, b: str, stat: str = "median", confidence: float = 0.95) -> Estimate:
+def estimate(
+    launches: Sequence[Launch], a: str, b: str, stat: str = "median", confidence: float = 0.95
+) -> Estimate:
     """Time of b over time of a, with Student's interval over launches; one launch has an infinite one.
 
     Raises:

@@ -1,8 +1,8 @@
 """Statistics of interleaved timing: block, launch and session summaries, with intervals over launches.
 
-The unit of replication is the process launch. Tests on raw iterations are invalid, because iterations are autocorrelated
-(.26 to .46): Mann-Whitney on them gave 83 % false positives at .05, a t-test over launches 2 to 5 %.
-Only `scipy.special` is used, because `scipy.stats` takes most of a second to import.
+The unit of replication is the process launch. Tests on raw iterations are invalid, because iterations are
+autocorrelated (.26 to .46): Mann-Whitney on them gave 83 % false positives at .05, a t-test over launches 2
+to 5 %. Only `scipy.special` is used, because `scipy.stats` takes most of a second to import.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 STATS = ("median", "lower_quartile")
-MIN_SAMPLES_FOR_P99 = 662  # below it, even the largest sample is below the 99th percentile too often
+MIN_SAMPLES_FOR_P99 = 662  # .99 ** 662 = .001: so rarely do all samples lie below the true p99
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A centre with its two-sided interval; `spread` is the standard deviation of the `n` values behind it."""
+    """A centre with its two-sided interval; `spread` is the deviation of the `n` values behind it."""
 
     centre: float
     low: float
@@ -39,7 +39,9 @@ class Interval:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; an infinite bound becomes None."""
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+        return {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Interval:
@@ -51,7 +53,7 @@ class Interval:
 
 
 def block_stat(samples_ns: Sequence[float], stat: str = "median") -> float:
-    """Summary of one block's iterations, in ns: the median, or the lower quartile, which ignores more disturbance."""
+    """Summary of one block's iterations, in ns: the median, or the sturdier lower quartile."""
     import numpy as np
 
     if stat not in STATS:
@@ -60,7 +62,7 @@ def block_stat(samples_ns: Sequence[float], stat: str = "median") -> float:
 
 
 def hodges_lehmann(values: Sequence[float]) -> float:
-    """Median of the Walsh averages (v_i + v_j) / 2, i <= j: robust as a median, nearly as precise as a mean."""
+    """Median of the Walsh averages (v_i + v_j) / 2, i <= j: robust, and nearly as precise as a mean."""
     import numpy as np
 
     v = np.asarray(values, dtype=float)
@@ -71,7 +73,7 @@ def hodges_lehmann(values: Sequence[float]) -> float:
 def launch_effect(
     blocks_a: Sequence[Sequence[float]], blocks_b: Sequence[Sequence[float]], stat: str = "median"
 ) -> float:
-    """Hodges-Lehmann centre over the rounds of one launch of log(stat(B) / stat(A)); block i of both is round i."""
+    """Hodges-Lehmann centre over a launch's rounds of log(stat(B) / stat(A)); block i is round i."""
     if len(blocks_a) != len(blocks_b) or not blocks_a:
         raise ValueError(f"rounds must pair up: {len(blocks_a)} blocks against {len(blocks_b)}")
     pairs = zip(blocks_a, blocks_b, strict=True)
@@ -109,10 +111,10 @@ def t_test(values: Sequence[float]) -> float:
 
 
 def detectable_effect(spread: float, launches: int, alpha: float, margin: float, power: float = 0.9) -> float:
-    """The smallest true log effect whose one-sided lower bound (`alpha`) exceeds `margin` with probability `power`.
+    """The smallest true log effect that is proven to exceed `margin` (one-sided `alpha`) with this `power`.
 
-    With the noncentral t distribution (`nctdtr`), for launches of this spread; found by bisection, since the power
-    rises with the effect.
+    With the noncentral t distribution (`nctdtr`), for launches of this spread; found by bisection, since the
+    power rises with the effect.
     """
     from scipy.special import nctdtr, stdtrit
 
@@ -131,8 +133,8 @@ def detectable_effect(spread: float, launches: int, alpha: float, margin: float,
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Median with the interval between two order statistics; no distribution is assumed.
 
-    With few values (five launches give at most 93.75 %) the widest possible interval is returned, and `confidence`
-    is the one that it really has.
+    With few values (five launches give at most 93.75 %) the widest possible interval is returned, and
+    `confidence` is the one that it really has.
     """
     import numpy as np
     from scipy.special import bdtr

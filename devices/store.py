@@ -1,7 +1,7 @@
 """The store of facts: every measurement once, with its raw samples; SQLite by default, PostgreSQL by URL.
 
-A row is one arm of one launch. Its key says what was measured, how and where, so writing it again changes nothing,
-and a killed run loses only the launch that was under way.
+A row is one arm of one launch. Its key says what was measured, how and where, so writing it again changes
+nothing, and a killed run loses only the launch that was under way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 metadata = sa.MetaData()
 
-meta = sa.Table("meta", metadata, sa.Column("key", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
+meta = sa.Table(
+    "meta", metadata, sa.Column("key", sa.String(64), primary_key=True), sa.Column("value", sa.Text)
+)
 
 measurements = sa.Table(
     "measurements",
@@ -45,7 +47,15 @@ measurements = sa.Table(
     sa.Column("facts", sa.Text, nullable=False),  # JSON: device, arm, order of rounds, seed
     sa.Column("samples", sa.LargeBinary, nullable=False),  # compressed JSON of the whole arm run
     sa.UniqueConstraint(
-        "artifact", "settings", "shapes", "fingerprint", "protocol", "session", "launch", "arm", name="one_measurement"
+        "artifact",
+        "settings",
+        "shapes",
+        "fingerprint",
+        "protocol",
+        "session",
+        "launch",
+        "arm",
+        name="one_measurement",
     ),
 )
 KEY = ("artifact", "settings", "shapes", "fingerprint", "protocol", "session", "launch", "arm")
@@ -77,14 +87,19 @@ class Store:
                 sa.event.listen(self.engine, "connect", _prepare_sqlite)
             self._set_up()
         except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError) as error:
-            raise UsageError(f"open the store {where}", str(error), "give a path, or a URL like sqlite:///f") from error
+            raise UsageError(
+                f"open the store {where}", str(error), "give a path, or a URL like sqlite:///f"
+            ) from error
         except sa.exc.DatabaseError as error:
-            raise NotWritten(f"open the store {where}", str(error.orig), "check the path and its rights") from error
+            raise NotWritten(
+                f"open the store {where}", str(error.orig), "check the path and its rights"
+            ) from error
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Insert the measurements of one launch, all or none, unless they are there; their ids either way.
 
-        A row holds the columns of `KEY`, `status`, `reason` and `cost_s`, and as plain data `facts` and `samples`.
+        A row holds the columns of `KEY`, `status`, `reason` and `cost_s`, and as plain data `facts` and
+        `samples`.
         """
         ids = []
         with self.begin() as connection:
@@ -135,7 +150,9 @@ class Store:
             found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar_one()
         if found != str(SCHEMA_VERSION):
             asked = f"open the store {self.url}"
-            raise UsageError(asked, f"schema version {found}, known: {SCHEMA_VERSION}", "use the seatrial that wrote it")
+            raise UsageError(
+                asked, f"schema version {found}, known: {SCHEMA_VERSION}", "use the seatrial that wrote it"
+            )
 
 
 def insert_once(engine: sa.Engine, table: sa.Table) -> Any:

@@ -1,8 +1,8 @@
-"""The resident child of a measurement or a proof: opens one artifact, then answers requests until it is told to go.
+"""The resident child of a measurement or a proof: opens one artifact, then answers requests.
 
-`python -P -m seatrial.devices.worker READ WRITE`: requests and answers are JSON lines on two descriptors of their own,
-because runtimes print to stdout. Asleep in `read()` it costs nothing while another worker is timed.
-Standard library, numpy, psutil and the one runtime only: this runs on boards.
+`python -P -m seatrial.devices.worker READ WRITE`: requests and answers are JSON lines on two descriptors of
+their own, because runtimes print to stdout. Asleep in `read()` it costs nothing while another worker is
+timed. Standard library, numpy, psutil and the one runtime only: this runs on boards.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Worker:
 
         runtime = targets.require(target)
         start = time.perf_counter_ns()
-        with suppress(Exception):  # every runtime is imported by `open`; without a file that is all that happens
+        # Every runtime is imported by `open`; without a file that is all that happens.
+        with suppress(Exception):
             runtime.open(Path(artifact + ".absent"), settings)
         imported = time.perf_counter_ns()
         self.session = runtime.open(Path(artifact), settings)
@@ -63,17 +64,20 @@ class Worker:
         }
 
     def first(self, inputs: str, reference: str | None, bar_db: float) -> dict[str, Any]:
-        """The first inference, timed, and its outputs against the reference; `mismatch` says why they don't fit."""
+        """The first inference, timed, and its outputs against the reference; `mismatch` is what is wrong."""
         self.feed = samples.load(inputs)[0]
         start = time.perf_counter_ns()
         outputs = self.session.run(self.feed)
         first_ms = (time.perf_counter_ns() - start) / 1e6
         shapes = {name: [str(array.dtype), list(array.shape)] for name, array in sorted(self.feed.items())}
-        sqnr, mismatch = ({}, None) if reference is None else agreement(outputs, samples.load(reference), bar_db)
+        sqnr: dict[str, float] = {}
+        mismatch = None
+        if reference is not None:
+            sqnr, mismatch = agreement(outputs, samples.load(reference), bar_db)
         return {"first_ms": first_ms, "shapes": shapes, "sqnr_db": sqnr, "mismatch": mismatch}
 
     def warm(self, iterations: int, seconds: float) -> dict[str, Any]:
-        """Bind the first feed and step at least so often and so long; from here on no garbage is collected."""
+        """Bind the first feed and step at least so often and so long; no garbage is collected afterwards."""
         self.session.bind(self.feed)
         samples_ns: list[int] = []
         clock, step = time.perf_counter_ns, self.session.step
@@ -126,7 +130,7 @@ def agreement(
 ) -> tuple[dict[str, float], str | None]:
     """SQNR (dB) of each float output of the first sample, and why the outputs don't fit, or None.
 
-    The signal is the output's mean square over all reference samples: one sample may lie at the floor of its range.
+    The signal is the mean square over all reference samples: one sample may lie at the floor of its range.
     """
     import numpy as np
 
@@ -139,7 +143,7 @@ def agreement(
             return found, f"output {name!r} has shape {got.shape}, the reference {wanted.shape}"
         if not np.issubdtype(wanted.dtype, np.floating):
             continue  # integer outputs (labels, indices) may flip at a tie: that is for the proof to judge
-        signal = np.mean([np.mean(np.square(feed[name], dtype=np.float64)) for feed in reference if name in feed])
+        signal = np.mean([np.mean(np.square(feed[name], dtype=np.float64)) for feed in reference])
         noise = np.mean(np.square(got.astype(np.float64) - wanted.astype(np.float64)))
         if not np.isfinite(noise):
             return found, f"output {name!r} is not finite"
@@ -175,7 +179,8 @@ def _answer(operation: Callable[..., dict[str, Any]], arguments: Mapping[str, An
     except Exception as error:
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip()[:2000]
-        kind = "oom" if isinstance(error, MemoryError) or any(w in text.lower() for w in NO_MEMORY) else "error"
+        no_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY)
+        kind = "oom" if no_memory else "error"
         return {"error": ChildFailed(operation.__name__, text, kind=kind).to_dict()}
 
 
