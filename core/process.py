@@ -216,9 +216,7 @@ def start(
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "result.json").unlink(missing_ok=True)
     (workdir / "job.json").write_text(json.dumps({"function": function, "args": dict(args)}))
-    child = Child(
-        module_command("seatrial.core.child", str(workdir.resolve())), workdir / "log.txt", env=env
-    )
+    child = Child(module_command("seatrial.core.child", str(workdir.resolve())), workdir / "log.txt", env=env)
     return Running(function, child, workdir, limits, label)
 
 

@@ -1,1 +1,7 @@
-"""exporter."""
+"""The exporter: a model goes in, bundles that were proven on their runtime come out."""
+
+from __future__ import annotations
+
+from .export import Exported, export
+
+__all__ = ["Exported", "export"]

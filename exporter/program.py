@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import samples
 from ..core.specs import TensorSpec
+from .data import Data
 from .images import Preprocess
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ class Program:
         reference: where reference outputs come from, in words.
         inputs: what goes in.
         outputs: what comes out.
-        main: one name for each main sample (``example``, ``noise 0``, ``calibration 3``).
+        main: one name for each main sample (``example``, ``noise 0``, ``real 3``).
         edges: one name for each edge case.
+        data: facts of the user's data by use (``calibration``, ``held_out``, ``evaluate``, ``confirm``): name, id, n,
+            labels.
         labels: class names of a declared classifier.
         preprocess: how photos become inputs.
         capture_db: SQNR of the captured graph against the source, in dB; None where nothing was captured.
@@ -49,18 +52,33 @@ class Program:
     outputs: list[TensorSpec]
     main: list[str]
     edges: list[str]
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: list[str] | None = None
     preprocess: Preprocess | None = None
     capture_db: float | None = None
     tools: dict[str, str] = field(default_factory=dict)
 
     def feeds(self, group: str) -> list[Feed]:
-        """The inputs of ``main`` or ``edges``."""
-        return samples.load(self.folder / f"{group}_in.npz") if getattr(self, group) else []
+        """The inputs of a group: ``main``, ``edges`` or a use of the data; empty where there is none."""
+        return self._samples(f"{group}_in.npz")
 
     def reference_outputs(self, group: str) -> list[Feed]:
-        """What the reference answers to `feeds`."""
-        return samples.load(self.folder / f"{group}_out.npz") if getattr(self, group) else []
+        """What the reference answers to `feeds`; nothing is asked for calibration samples."""
+        return self._samples(f"{group}_out.npz")
+
+    def _samples(self, name: str) -> list[Feed]:
+        return samples.load(self.folder / name) if (self.folder / name).exists() else []
+
+    def calibration(self) -> Data | None:
+        """The samples to calibrate with, where the user gave any."""
+        facts = self.data.get("calibration")
+        return Data(facts["name"], facts["id"], self.feeds("calibration")) if facts else None
+
+    @property
+    def classes(self) -> str | None:
+        """The output whose largest entry is the class, of a declared classifier."""
+        sizes = [spec.name for spec in self.outputs if self.labels and spec.shape[-1:] == (len(self.labels),)]
+        return sizes[0] if sizes else None
 
     def save(self) -> None:
         """Write the program's data beside its files."""
@@ -68,7 +86,9 @@ class Program:
         data["inputs"] = [spec.to_dict() for spec in self.inputs]
         data["outputs"] = [spec.to_dict() for spec in self.outputs]
         data["preprocess"] = self.preprocess.to_dict() if self.preprocess else None
-        (self.folder / FILE).write_text(json.dumps(data, indent=1))
+        part = self.folder / f"{FILE}.part"
+        part.write_text(json.dumps(data, indent=1))
+        part.replace(self.folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Program:
@@ -82,3 +102,9 @@ class Program:
             "preprocess": Preprocess.from_dict(preprocess) if preprocess else None,
         }
         return cls(**{**data, **fixed})
+
+
+def names(file: str) -> tuple[list[str], list[str]]:
+    """Names of the inputs and outputs in a program's JSON file, for converters."""
+    data = json.loads(Path(file).read_text())
+    return [spec["name"] for spec in data["inputs"]], [spec["name"] for spec in data["outputs"]]

@@ -26,7 +26,7 @@ _PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime spells element types as in C++.
 _DTYPES = {"float": "float32", "double": "float64"}
 
-_EXAMPLE = '''
+_EXAMPLE = """
 def open_model(path):
     import onnxruntime as ort
 
@@ -36,7 +36,7 @@ def open_model(path):
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda feed: dict(zip(names, session.run(names, feed)))
-'''
+"""
 
 
 class OnnxRuntime:
@@ -157,6 +157,7 @@ def _precision(args: dict[str, Any]) -> str:
 def _spec(node: Any) -> TensorSpec:
     dtype = node.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(
-        axis if isinstance(axis, int) else str(axis or f"{node.name}.{i}") for i, axis in enumerate(node.shape)
+        axis if isinstance(axis, int) else str(axis or f"{node.name}.{i}")
+        for i, axis in enumerate(node.shape)
     )
     return TensorSpec(node.name, _DTYPES.get(dtype, dtype), shape)

@@ -20,7 +20,7 @@ _ALLOWED: dict[str, Sequence[Any] | None] = {
 }
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 
-_EXAMPLE = '''
+_EXAMPLE = """
 def open_model(path):
     import openvino as ov
 
@@ -33,7 +33,7 @@ def open_model(path):
         return {{name: results[output] for name, output in zip(names, model.outputs)}}
 
     return run
-'''
+"""
 
 
 class OpenVino:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ALLOWED: dict[str, Sequence[Any] | None] = {"threads": None, "delegate": ("xnnpack", "none", "reference")}
 _RESOLVERS = {"xnnpack": "AUTO", "none": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 
-_EXAMPLE = '''
+_EXAMPLE = """
 def open_model(path):
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -30,7 +30,7 @@ def open_model(path):
     )
     runner = interpreter.get_signature_runner()
     return lambda feed: runner(**feed)
-'''
+"""
 
 
 class TfLite:

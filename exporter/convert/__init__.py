@@ -1,7 +1,7 @@
 """Converters, and the routes that they make from a source's format to a target's.
 
-A converter is a function ``convert(source, out, inputs, outputs) -> dict``: it reads the file `source`, writes the
-main file `out`, and keeps the names of inputs and outputs. Third parties add theirs with an entry point in the group
+A converter is a function ``convert(source, out, program) -> dict``: it reads the file `source`, writes the main file
+`out`, and keeps the names of inputs and outputs that stand in the JSON file `program`. Third parties add theirs with an entry point in the group
 ``seatrial.converters``: ``"torch to myformat" = "module:function"``.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
+
+from ...core.errors import MissingPart
 
 MAX_STEPS = 2
 
@@ -46,12 +48,35 @@ class Step:
         """Modules that are not installed."""
         return [name for name in self.needs if find_spec(name) is None]
 
+    def need(self) -> None:
+        """Raise a `MissingPart` with the command to type, where a module is not installed."""
+        missing = self.missing()
+        if missing:
+            todo = f'pip install "seatrial[{self.extra}]"'
+            raise MissingPart(
+                f"the conversion {self.label}", f"the module {missing[0]} is not installed", todo
+            )
+
 
 _HERE = "seatrial.exporter.convert"
 STEPS = [
-    Step("torch", "onnx", f"{_HERE}.torch_onnx:convert", ("torch", "onnx", "onnxscript"), "torch", in_capture=True),
+    Step(
+        "torch",
+        "onnx",
+        f"{_HERE}.torch_onnx:convert",
+        ("torch", "onnx", "onnxscript"),
+        "torch",
+        in_capture=True,
+    ),
     Step("onnx", "openvino", f"{_HERE}.onnx_openvino:convert", ("openvino",), "openvino"),
-    Step("torch", "tflite", f"{_HERE}.torch_tflite:convert", ("torch", "litert_torch"), "litert-torch", early=True),
+    Step(
+        "torch",
+        "tflite",
+        f"{_HERE}.torch_tflite:convert",
+        ("torch", "litert_torch"),
+        "litert-torch",
+        early=True,
+    ),
 ]
 
 

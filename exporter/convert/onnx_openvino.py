@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def convert(source: str, out: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
+def convert(source: str, out: str, program: str) -> dict[str, Any]:
     """Convert an ONNX file into IR in fp32 (`save_model` would compress weights to fp16 by itself)."""
     import openvino as ov
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..program import names
 from ..sources.onnx_file import store
 from ..sources.torch_file import captured
 
 
-def convert(source: str, out: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
+def convert(source: str, out: str, program: str) -> dict[str, Any]:
     """Convert a ``.pt2`` into an ONNX file, and write ``names.json`` (node → module path) beside it."""
     import torch
 
-    # `verbose=False` still reports each step; the log takes it.
-    program = torch.onnx.export(
-        captured(source), dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
+    inputs, outputs = names(program)
+    exported = torch.onnx.export(
+        captured(source), dynamo=True, input_names=inputs, output_names=outputs, verbose=False
     )
-    model = program.model_proto
+    model = exported.model_proto
     (Path(out).parent / "names.json").write_text(json.dumps(_module_paths(model), indent=1, sort_keys=True))
     store(model, Path(out))
     return {"opset": max(o.version for o in model.opset_import if not o.domain)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..program import names
 
-def convert(source: str, out: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
+
+def convert(source: str, out: str, program: str) -> dict[str, Any]:
     """Convert a ``.pt2`` into a TFLite file whose signature has the program's names.
 
     The libraries take seconds to import: that is done first, while another process may still be capturing `source`;
@@ -17,10 +18,11 @@ def convert(source: str, out: str, inputs: Sequence[str], outputs: Sequence[str]
     import litert_torch
     import torch
 
-    while not Path(source).exists():
+    while not Path(program).exists():  # written after `source`
         time.sleep(0.02)
-    program = torch.export.load(source)
-    inner = program.module()
+    inputs, outputs = names(program)
+    exported = torch.export.load(source)
+    inner = exported.module()
 
     class Named(torch.nn.Module):
         """Names survive as keywords and dict keys; positions don't (the converter sorts them)."""
@@ -33,6 +35,6 @@ def convert(source: str, out: str, inputs: Sequence[str], outputs: Sequence[str]
             answers = self.inner(*(tensors[name] for name in inputs))
             return dict(zip(outputs, answers, strict=True))
 
-    examples = dict(zip(inputs, program.example_inputs[0], strict=True))
+    examples = dict(zip(inputs, exported.example_inputs[0], strict=True))
     litert_torch.convert(Named(), sample_kwargs=examples).export(out)
     return {}

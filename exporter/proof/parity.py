@@ -80,7 +80,9 @@ def degenerate(reference: Sequence[Feed]) -> list[str]:
         elif all(not a.any() for a in arrays):
             problems.append(f"the reference output {name!r} is all zeros, which proves nothing")
         elif len(arrays) > 1 and all(a.shape == arrays[0].shape and (a == arrays[0]).all() for a in arrays):
-            problems.append(f"the reference output {name!r} is the same for all main samples, which proves nothing")
+            problems.append(
+                f"the reference output {name!r} is the same for all main samples, which proves nothing"
+            )
     return problems
 
 
@@ -108,7 +110,9 @@ def compare(
     powers = {name: _power([sample[name] for sample in reference]) for name in reference[0]}
     main = [_output(name, powers[name], names, reference, found) for name in reference[0]]
     finite = [
-        i for i, out in enumerate(edges[1]) if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values())
+        i
+        for i, out in enumerate(edges[1])
+        if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values())
     ]
     skipped = [name for i, name in enumerate(edges[0]) if i not in finite]
     edge_outputs = []
@@ -151,7 +155,9 @@ def _output(
     for sample, want, have in zip(samples, reference, found, strict=True):
         a, b = want[name], have.get(name)
         if b is None or b.shape != a.shape:
-            problem = "it is missing" if b is None else f"its shape is {list(b.shape)} instead of {list(a.shape)}"
+            problem = (
+                "it is missing" if b is None else f"its shape is {list(b.shape)} instead of {list(a.shape)}"
+            )
             return OutputParity(name, None, math.inf, math.inf, None, 0.0, sample, problem)
         equal, total = equal + int((a == b).sum()), total + a.size
         if a.dtype.kind == "f":
@@ -187,7 +193,13 @@ def _floats(name: str, sample: str, a: ndarray, b: ndarray, power: float) -> Out
     # Relative to the output's scale where an entry is nearly zero: x/0 says nothing.
     relative = error / np.maximum(np.abs(x), math.sqrt(power) * 1e-3 or 1.0)
     return OutputParity(
-        name, min(sqnr, CEILING_DB), float(error.max(initial=0)), float(relative.max(initial=0)), cosine, 1.0, sample
+        name,
+        min(sqnr, CEILING_DB),
+        float(error.max(initial=0)),
+        float(relative.max(initial=0)),
+        cosine,
+        1.0,
+        sample,
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...core import samples
 from ...core.errors import MissingPart, Unsupported, UsageError
 from ...core.ids import content_id, file_sha256
 from ...core.samples import Feed
@@ -15,12 +14,13 @@ from ...core.specs import TensorSpec
 from ...targets import require
 from ..program import Program
 from ..proof import probes
+from .common import fill
 
 
 def capture(
     path: str,
     folder: str,
-    real: str | None,
+    data: Mapping[str, str],
     inputs: str | None,
     shapes: Mapping[str, Sequence[int]],
     ranges: Mapping[str, Sequence[int]],
@@ -30,7 +30,7 @@ def capture(
     Args:
         path: the user's file.
         folder: where the Program goes.
-        real: a Samples file with real inputs, or None.
+        data: paths of the user's data, by use.
         inputs: an ``.npz`` with one example of each input, or None.
         shapes: the shape to try, by input.
         ranges: low and high (exclusive), by integer input.
@@ -46,8 +46,9 @@ def capture(
             known = ", ".join(map(str, specs))
             raise UsageError(f"{option} {min(unknown)}=...", f"{path} has no such input", f"it has: {known}")
     example = _example(Path(inputs), specs) if inputs else probes.example_feed(specs, shapes)
-    main, edges = probes.build(specs, example, samples.load(real) if real else ())
-    outputs = _references(session, path, Path(folder), main, edges)
+    _check_fit(session, path, example)
+    answers = fill(Path(folder), f"the model {path}", session.run, specs, example, None, data)
+    free = {spec.name: spec.shape for spec in session.outputs}
     Program(
         folder=Path(folder),
         name=Path(path).stem,
@@ -56,9 +57,10 @@ def capture(
         source_id=content_id([file_sha256(p) for p in (Path(path), *external_files(Path(path)))]),
         reference="ONNX Runtime with all optimisations off",
         inputs=specs,
-        outputs=outputs,
-        main=[name for name, _ in main],
-        edges=[name for name, _ in edges],
+        outputs=[TensorSpec(s.name, s.dtype, free.get(s.name, s.shape)) for s in answers.outputs],
+        main=answers.main,
+        edges=answers.edges,
+        data=answers.data,
         tools={"onnxruntime": target.version()},
     ).save()
     return {}
@@ -73,7 +75,9 @@ def load(path: Path) -> Any:
     try:
         import onnx
     except ImportError:
-        raise MissingPart(f"the model {path}", "onnx is missing", 'pip install "seatrial[onnxruntime]"') from None
+        raise MissingPart(
+            f"the model {path}", "onnx is missing", 'pip install "seatrial[onnxruntime]"'
+        ) from None
     asked = f"the model {path}"
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -81,13 +85,17 @@ def load(path: Path) -> Any:
         found = f"it is not a whole ONNX file: {str(error).splitlines()[0]}"
         raise UsageError(asked, found, "check the file's size, and download or export it again") from error
     if not model.graph.node or not model.graph.output:
-        raise UsageError(asked, "it is not an ONNX model, or holds no graph", "check the file; export it again")
+        raise UsageError(
+            asked, "it is not an ONNX model, or holds no graph", "check the file; export it again"
+        )
     for name in _external_names(model):
         check_external(asked, path.parent, name)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
-        raise UsageError(asked, f"its external data can't be read: {error}", "keep the files together") from error
+        raise UsageError(
+            asked, f"its external data can't be read: {error}", "keep the files together"
+        ) from error
     return model
 
 
@@ -192,27 +200,10 @@ def _example(path: Path, specs: Sequence[TensorSpec]) -> Feed:
     return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}
 
 
-def _references(
-    session: Any, path: str, folder: Path, main: probes.Named, edges: probes.Named
-) -> list[TensorSpec]:
+def _check_fit(session: Any, path: str, example: Feed) -> None:
     try:
-        answers = [session.run(feed) for _, feed in main]
+        session.run(example)
     except Exception as error:
         found = f"it refuses the example inputs: {str(error).splitlines()[0]}"
         todo = "give ones that fit: --inputs FILE.npz, or --shape and --range"
         raise UsageError(f"the model {path}", found, todo) from error
-    answered: probes.Named = []
-    results = []
-    for name, feed in edges:
-        try:
-            results.append(session.run(feed))
-            answered.append((name, feed))
-        except Exception:
-            continue  # an edge that the source itself refuses asks nothing of the artifact
-    edges[:] = answered
-    samples.save(folder / "main_in.npz", [feed for _, feed in main])
-    samples.save(folder / "main_out.npz", answers)
-    samples.save(folder / "edges_in.npz", [feed for _, feed in edges])
-    samples.save(folder / "edges_out.npz", results)
-    free = {spec.name: spec.shape for spec in session.outputs}
-    return [TensorSpec(n, str(a.dtype), free.get(n, tuple(a.shape))) for n, a in answers[0].items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -17,7 +18,8 @@ from ...core.samples import Feed
 from ...core.specs import TensorSpec
 from ..images import Preprocess
 from ..program import Program
-from ..proof import parity, probes
+from ..proof import parity
+from .common import fill
 
 # The module's name ends up in tensor names and metadata, so it is the same for everybody.
 USER_MODULE = "seatrial_user_model"
@@ -33,7 +35,11 @@ def captured(pt2: str) -> Any:
 
 
 def capture(
-    path: str, args: Mapping[str, str], folder: str, real: str | None, then: Sequence[Mapping[str, Any]] = ()
+    path: str,
+    args: Mapping[str, str],
+    folder: str,
+    data: Mapping[str, str],
+    then: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Capture a user's model into the Program `folder`, then run converters of the torch family in this process.
 
@@ -41,11 +47,11 @@ def capture(
         path: the user's file.
         args: texts for the parameters of ``get_model``.
         folder: where the Program goes.
-        real: a Samples file with real inputs, or None.
-        then: converters as ``{"function": "module:name", "args": {...}, "out": ...}``.
+        data: paths of the user's data, by use.
+        then: converters as ``{"function": "module:name", "args": {...}}``.
 
     Returns:
-        ``{"steps": [{"out": ..., "error": None or an error as data}]}``.
+        ``{"steps": [...]}``: for each converter None, or its error as data.
     """
     import torch
 
@@ -62,15 +68,18 @@ def capture(
         _check_fit(path, wrapper, tensors)
         inputs = [TensorSpec(n, _dtype(t), tuple(t.shape)) for n, t in zip(names, tensors, strict=True)]
         example = {n: t.detach().numpy() for n, t in zip(names, tensors, strict=True)}
-        main, edges = probes.build(inputs, example, samples.load(real) if real else ())
-        outputs = _references(path, wrapper, Path(folder), main, edges)
+
+        def run(feed: Feed) -> Feed:
+            return _run(wrapper, wrapper.output_names, names, feed)
+
+        answers = fill(Path(folder), f"the model {path}", run, inputs, example, preprocess, data)
         program = _export(path, wrapper, tensors)
-        reference = samples.load(Path(folder) / "main_out.npz")
-        found = [_run(program.module(), wrapper, names, feed) for _, feed in main]
-    check = parity.compare("fp32", [n for n, _ in main], reference, found)
-    torch.export.save(program, str(Path(folder) / "model.pt2.part"))
-    (Path(folder) / "model.pt2.part").rename(Path(folder) / "model.pt2")
-    _captured[str(Path(folder) / "model.pt2")] = program
+        feeds, reference = (samples.load(Path(folder) / f"main_{side}.npz") for side in ("in", "out"))
+        found = [_run(program.module(), wrapper.output_names, names, feed) for feed in feeds]
+    check = parity.compare("fp32", answers.main, reference, found)
+    pt2 = Path(folder) / "model.pt2"
+    torch.export.save(program, str(pt2))
+    _captured[str(pt2)] = program
     result = Program(
         folder=Path(folder),
         name=Path(path).stem if Path(path).stem != "model" else Path(path).resolve().parent.name,
@@ -79,30 +88,31 @@ def capture(
         source_id=_source_id(Path(path), args, model),
         reference="torch eager, fp32, one thread",
         inputs=inputs,
-        outputs=outputs,
-        main=[name for name, _ in main],
-        edges=[name for name, _ in edges],
+        outputs=answers.outputs,
+        main=answers.main,
+        edges=answers.edges,
+        data=answers.data,
         labels=labels,
         preprocess=preprocess,
         capture_db=check.sqnr_db,
         tools={"torch": torch.__version__},
     )
     result.save()
-    return {"steps": [_then(step) for step in then], "capture": check.to_dict()}
+    return {"steps": [_then(step) for step in then]}
 
 
-def _then(step: Mapping[str, Any]) -> dict[str, Any]:
+def _then(step: Mapping[str, Any]) -> dict[str, Any] | None:
     module, _, name = step["function"].partition(":")
     try:
-        answer = getattr(importlib.import_module(module), name)(**step["args"])
+        getattr(importlib.import_module(module), name)(**step["args"])
     except SeatrialError as error:
         traceback.print_exc()
-        return {"error": error.to_dict()}
+        return error.to_dict()
     except Exception as error:
         traceback.print_exc()
         found = f"{type(error).__name__}: {str(error).strip()[:2000]}"
-        return {"error": ChildFailed(step["function"], found).to_dict()}
-    return {"error": None, "answer": answer}
+        return ChildFailed(step["function"], found).to_dict()
+    return None
 
 
 def _load(path: Path) -> Any:
@@ -128,7 +138,9 @@ def _user_error(path: str, what: str, error: BaseException) -> ChildFailed:
     text = str(error).strip().splitlines()
     head = f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
     found = "\n         ".join([f"{what}: {head}", *lines])
-    return ChildFailed(f"the model {path}", found, "mend it; `python FILE` shows the whole", trace="\n".join(lines))
+    return ChildFailed(
+        f"the model {path}", found, "mend it; `python FILE` shows the whole", trace="\n".join(lines)
+    )
 
 
 def _function(module: Any, path: str, name: str) -> Callable[..., Any]:
@@ -154,7 +166,9 @@ def _arguments(module: Any, path: str, args: Mapping[str, str]) -> dict[str, str
     for name in args:
         if name not in parameters and not takes_any:
             known = ", ".join(parameters) or "none"
-            raise UsageError(f"--arg {name}=...", f"get_model() has no parameter {name!r}", f"it has: {known}")
+            raise UsageError(
+                f"--arg {name}=...", f"get_model() has no parameter {name!r}", f"it has: {known}"
+            )
     return dict(args)
 
 
@@ -183,11 +197,15 @@ def _inputs(path: str, model: Any, args: Any) -> tuple[list[str], list[Any]]:
         names = _parameter_names(model, len(values))
     else:
         found = f"it returns {type(args).__qualname__}"
-        raise UsageError(f"get_args() of {path}", found, "return a tuple of tensors, or a dict by parameter name")
+        raise UsageError(
+            f"get_args() of {path}", found, "return a tuple of tensors, or a dict by parameter name"
+        )
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, torch.Tensor):
             todo = "return tensors only; fix other arguments inside the model"
-            raise UsageError(f"get_args() of {path}", f"{name} is {type(value).__qualname__}, not a tensor", todo)
+            raise UsageError(
+                f"get_args() of {path}", f"{name} is {type(value).__qualname__}, not a tensor", todo
+            )
     return names, values
 
 
@@ -209,7 +227,9 @@ def _declared(module: Any, path: str) -> tuple[list[str] | None, Preprocess | No
     if hasattr(module, "get_preprocess"):
         data = _call(path, "get_preprocess", module.get_preprocess)
         if not isinstance(data, Mapping):
-            raise UsageError(f"get_preprocess() of {path}", f"it returns {type(data).__qualname__}", "return a dict")
+            raise UsageError(
+                f"get_preprocess() of {path}", f"it returns {type(data).__qualname__}", "return a dict"
+            )
         preprocess = Preprocess.from_dict(data, f"get_preprocess() of {path}")
     return labels, preprocess
 
@@ -265,46 +285,11 @@ def _dtype(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _run(function: Any, wrapper: Any, names: Sequence[str], feed: Mapping[str, Any]) -> Feed:
+def _run(function: Any, outputs: Sequence[str], names: Sequence[str], feed: Feed) -> Feed:
     import torch
 
-    outputs = function(*(torch.from_numpy(feed[name].copy()) for name in names))
-    return {n: v.detach().numpy().copy() for n, v in zip(wrapper.output_names, outputs, strict=True)}
-
-
-def _references(
-    path: str, wrapper: Any, folder: Path, main: probes.Named, edges: probes.Named
-) -> list[TensorSpec]:
-    """Run the source over all probes, twice over the main ones, and keep what it answers."""
-    names = list(main[0][1])
-    first = [_run(wrapper, wrapper, names, feed) for _, feed in main]
-    again = [_run(wrapper, wrapper, names, feed) for _, feed in main]
-    for (sample, _), a, b in zip(main, first, again, strict=True):
-        for name in a:
-            if a[name].shape != b[name].shape or not _equal(a[name], b[name]):
-                todo = "remove the randomness, or the state kept between runs; nothing can be proven against it"
-                found = f"two runs over the same input ({sample}) give different {name!r}"
-                raise UsageError(f"the model {path}", found, todo)
-    answered: probes.Named = []
-    results = []
-    for name, feed in edges:
-        try:
-            results.append(_run(wrapper, wrapper, names, feed))
-            answered.append((name, feed))
-        except Exception:
-            continue  # an edge that the source itself refuses asks nothing of the artifact
-    edges[:] = answered
-    samples.save(folder / "main_in.npz", [feed for _, feed in main])
-    samples.save(folder / "main_out.npz", first)
-    samples.save(folder / "edges_in.npz", [feed for _, feed in edges])
-    samples.save(folder / "edges_out.npz", results)
-    return [TensorSpec(n, str(a.dtype), tuple(a.shape)) for n, a in first[0].items()]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    import numpy as np
-
-    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+    answers = function(*(torch.from_numpy(feed[name].copy()) for name in names))
+    return {n: v.detach().numpy().copy() for n, v in zip(outputs, answers, strict=True)}
 
 
 def _export(path: str, wrapper: Any, tensors: Sequence[Any]) -> Any:
@@ -340,4 +325,3 @@ def _source_id(path: Path, args: Mapping[str, str], model: Any) -> str:
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     given = {k: file_sha256(v) if Path(v).is_file() else v for k, v in args.items()}
     return content_id([file_sha256(path), given, digest.hexdigest()])
-

@@ -1,0 +1,121 @@
+"""`seatrial export`: convert, quantize, prove, pack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import ui
+
+
+@click.command("export")
+@click.argument("model")
+@click.option(
+    "--target",
+    multiple=True,
+    default=("onnxruntime",),
+    show_default=True,
+    help="onnxruntime, openvino, tflite. May be repeated; a comma list works too.",
+)
+@click.option("--precision", multiple=True, default=("fp32",), show_default=True, help="fp32, bf16, int8.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder; of several, their parent."
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="That the bundle ships with."
+)
+@click.option("--allow-mismatch", is_flag=True, help="Pack in spite of a failed check; the manifest says so.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing."
+)
+@ui.source_options
+def command(
+    model: str,
+    target: tuple[str, ...],
+    precision: tuple[str, ...],
+    output: Path | None,
+    threads: int,
+    allow_mismatch: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Export MODEL (a .py with get_model() and get_args(), or an .onnx) for one or more runtimes.
+
+    Each bundle is proven on its real runtime before it is written; a failed check exits 1 and writes none.
+
+    \b
+    seatrial export model.py --target tflite
+    seatrial export model.py --target onnxruntime,openvino --precision fp32,int8 --calibration photos/
+    """
+    from ..exporter import export
+
+    arguments = ui.source_arguments(options)
+    if dry_run:
+        _dry_run(model, target, precision, arguments, as_json)
+        return
+    with ui.progress() as say:
+        made = export(
+            model,
+            target,
+            precision=precision,
+            output=output,
+            threads=threads,
+            allow_mismatch=allow_mismatch,
+            say=say,
+            **arguments,
+        )
+    if as_json:
+        click.echo(json.dumps([{"bundle": str(e.bundle.path), **e.bundle.manifest} for e in made]))
+        return
+    _show(made)
+
+
+def _show(made: list[Any]) -> None:
+    rows = []
+    for one in made:
+        proof, parity = one.proof, one.proof.parity
+        sqnr = "-" if parity.sqnr_db is None else f"{parity.sqnr_db:.1f}"
+        agreement = "-" if parity.agreement is None else f"{parity.agreement:.1%}"
+        rows.append(
+            [
+                str(one.bundle.path),
+                one.bundle.target,
+                one.bundle.precision,
+                proof.placement.get("precision", "?"),
+                sqnr,
+                agreement,
+                f"{one.artifact.size_bytes / 1e6:.1f}",
+                " · ".join(one.artifact.route) or "as it came",
+            ]
+        )
+    ui.table(("bundle", "target", "asked", "ran", ">SQNR dB", ">agreement", ">MB", "route"), rows)
+    host = made[0].bundle.manifest["proven_on"]
+    for one in made:
+        if one.proof.accuracy:
+            click.echo(f"{one.bundle.path}: {one.proof.accuracy.note}")
+        elif one.bundle.precision == "int8":
+            click.echo(f"{one.bundle.path}: accuracy not verified: no labelled data given")
+        for problem in one.proof.problems:
+            click.echo(f"{one.bundle.path}: MISMATCH, packed because it was allowed: {problem}")
+    click.echo(f"Proven on {host['cpu']}; on another machine run the bundle's selftest.py.")
+    paths = " ".join(str(one.bundle.path) for one in made)
+    click.echo(f"Next: seatrial bench {paths}")
+
+
+def _dry_run(
+    model: str, target: tuple[str, ...], precision: tuple[str, ...], arguments: dict[str, Any], as_json: bool
+) -> None:
+    from ..exporter.plan import plan
+
+    rows = plan(model, target, precision, arguments)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    ui.table(
+        ("target", "route", "usable", "why not, and what to do"),
+        [[r["target"], r["route"], "yes" if r["usable"] else "NO", r["reason"]] for r in rows],
+    )

@@ -1,0 +1,152 @@
+"""What commands share: progress on stderr, options that repeat, JSON output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A spinner with the running step on a terminal, one line per step elsewhere; both on stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    start = time.monotonic()
+    if not console.is_terminal:
+        yield lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True)
+        return
+    with console.status("starting") as status:
+
+        def say(text: str) -> None:
+            status.update(f"{text}  [dim]({time.monotonic() - start:.0f} s so far)[/dim]")
+
+        yield say
+
+
+def pairs(values: Sequence[str], option: str) -> dict[str, str]:
+    """``("a=1", "b=2")`` as a mapping."""
+    found = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"{option} {value}: write NAME=VALUE")
+        found[name] = text
+    return found
+
+
+def shapes(values: Sequence[str]) -> dict[str, list[int]]:
+    """``("ids=1,128",)`` as a mapping to sizes."""
+    return {
+        name: _numbers(text, ",", f"--shape {name}={text}") for name, text in pairs(values, "--shape").items()
+    }
+
+
+def ranges(values: Sequence[str]) -> dict[str, list[int]]:
+    """``("ids=0:30000",)`` as a mapping to low and high."""
+    found = {
+        name: _numbers(text, ":", f"--range {name}={text}") for name, text in pairs(values, "--range").items()
+    }
+    for name, limits in found.items():
+        if len(limits) != 2 or limits[0] >= limits[1]:
+            raise click.UsageError(f"--range {name}: write LOW:HIGH with LOW < HIGH")
+    return found
+
+
+def _numbers(text: str, separator: str, asked: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(separator)]
+    except ValueError:
+        raise click.UsageError(f"{asked}: whole numbers with {separator!r} between them") from None
+
+
+def limits(timeout_s: float, memory_gib: float | None) -> Any:
+    """The limits of converters' processes from ``--timeout`` and ``--memory``."""
+    from ..core.process import GIB, Limits
+
+    return Limits(timeout_s, int(memory_gib * GIB) if memory_gib else None)
+
+
+def source_options(function: Any) -> Any:
+    """The options that tell how to read a model, shared by `export` and `search`."""
+    for option in reversed(
+        [
+            click.option(
+                "--arg", multiple=True, metavar="NAME=VALUE", help="Given to get_model(). May be repeated."
+            ),
+            click.option(
+                "--inputs", type=click.Path(path_type=Path), help="Example inputs of an .onnx: an .npz."
+            ),
+            click.option(
+                "--shape", multiple=True, metavar="NAME=1,128", help="Shape to try for an .onnx input."
+            ),
+            click.option(
+                "--range", "range_", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input."
+            ),
+            click.option(
+                "--calibration", type=click.Path(path_type=Path), help="Pictures or .npz; int8 needs it."
+            ),
+            click.option("--evaluate", type=click.Path(path_type=Path), help="Labelled pictures or .npz."),
+            click.option(
+                "--max-drop",
+                type=click.FloatRange(0, 1),
+                default=0.01,
+                show_default=True,
+                help="Accuracy that int8 may lose.",
+            ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0, min_open=True),
+                default=1800.0,
+                show_default=True,
+                help="Seconds that a converter may run.",
+            ),
+            click.option(
+                "--memory", type=click.FloatRange(0, min_open=True), help="GiB that a converter may use."
+            ),
+            click.option(
+                "--overwrite", is_flag=True, help="Replace an output that exists, once the new one is whole."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """What `source_options` took, as arguments of the Python API."""
+    return {
+        "args": pairs(options["arg"], "--arg"),
+        "inputs": options["inputs"],
+        "shapes": shapes(options["shape"]),
+        "ranges": ranges(options["range_"]),
+        "calibration": options["calibration"],
+        "evaluate": options["evaluate"],
+        "max_drop": options["max_drop"],
+        "overwrite": options["overwrite"],
+        "limits": limits(options["timeout"], options["memory"]),
+    }
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout; a column whose title begins with ``>`` is aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        drawn.add_column(
+            title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold"
+        )
+    for row in rows:
+        drawn.add_row(*row)
+    console.print(drawn)

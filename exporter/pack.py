@@ -1,0 +1,129 @@
+"""Pack a proven artifact: model, golden vectors, scripts that need nothing of ours, and a manifest over all of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core import samples
+from ..core.bundle import MANIFEST, SCHEMA, Bundle
+from ..core.ids import file_sha256
+from ..core.paths import whole_folder
+from ..targets import get
+from .build import Artifact
+from .program import Program
+from .proof import parity
+from .proof.prove import Proof
+from .report import report
+
+if TYPE_CHECKING:
+    from ..core.samples import Feed
+
+GOLDEN = 3
+GOLDEN_DB = {"int8": 20.0}
+"""Replayed int8 vectors may round otherwise on another CPU's kernels; other precisions keep their bar."""
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def pack(
+    out: Path,
+    program: Program,
+    artifact: Artifact,
+    proof: Proof,
+    host: dict[str, Any],
+    measurements: dict[str, Any] | None = None,
+    names: Path | None = None,
+    allow_mismatch: bool = False,
+) -> Bundle:
+    """Write a bundle to `out`; it appears whole or not at all.
+
+    Args:
+        out: the bundle's folder.
+        program: the source.
+        artifact: what the runtime loads.
+        proof: its proof in the settings that the bundle ships with.
+        host: facts of the machine that the proof was made on.
+        measurements: what was timed, kept outside the hashes.
+        names: ``names.json`` with the module path of each node.
+        allow_mismatch: whether a failed proof is packed all the same; the manifest says so.
+    """
+    with whole_folder(out) as part:
+        for file in artifact.files:
+            shutil.copyfile(file, part / file.name)
+        if names and names.exists():
+            shutil.copyfile(names, part / "names.json")
+        if program.labels:
+            (part / "labels.txt").write_text(
+                "\n".join(label.replace("\n", " ") for label in program.labels) + "\n"
+            )
+        _golden(part, program, proof)
+        manifest = _manifest(program, artifact, proof, host, allow_mismatch)
+        for name in ("selftest.py", "example.py"):
+            (part / name).write_text(_script(name, artifact.target, proof.settings))
+        (part / "report.md").write_text(report(manifest))
+        manifest["files"] = {
+            str(path.relative_to(part)): {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
+            for path in sorted(part.rglob("*"))
+            if path.is_file()
+        }
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        if measurements:
+            (part / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
+    return Bundle.read(out)
+
+
+def _golden(part: Path, program: Program, proof: Proof) -> None:
+    """Inputs with the artifact's own answers: real ones first, since nothing shows better that it works."""
+    assert proof.outputs
+    outputs = samples.load(proof.outputs)
+    feeds: list[Feed] = samples.load(proof.outputs.parent.parent / "inputs.npz")
+    first_data = len(program.main) + len(program.edges)
+    order = [*range(first_data, len(feeds)), *range(len(program.main))][:GOLDEN]
+    (part / "golden").mkdir()
+    samples.save(part / "golden/inputs.npz", [feeds[i] for i in order])
+    samples.save(part / "golden/outputs.npz", [outputs[i] for i in order])
+
+
+def _manifest(
+    program: Program, artifact: Artifact, proof: Proof, host: dict[str, Any], allow_mismatch: bool
+) -> dict[str, Any]:
+    precision = artifact.precision
+    target = get(artifact.target)
+    return {
+        "schema": SCHEMA,
+        "name": program.name,
+        "target": artifact.target,
+        "format": target.format,
+        "precision": precision,
+        "model": artifact.path.name,
+        "artifact_id": artifact.id,
+        "size_bytes": artifact.size_bytes,
+        "source": {"kind": program.kind, "id": program.source_id, "reference": program.reference},
+        "route": artifact.route,
+        "recipe": artifact.recipe.to_dict(),
+        "tools": {**program.tools, artifact.target: target.version()},
+        "inputs": [spec.to_dict() for spec in program.inputs],
+        "outputs": [spec.to_dict() for spec in program.outputs],
+        "preprocess": program.preprocess.to_dict() if program.preprocess else None,
+        "labels": "labels.txt" if program.labels else None,
+        "classes": program.classes,
+        "settings": proof.settings,
+        "tolerance": {
+            "sqnr_db": parity.BARS_DB[precision],
+            "agreement": parity.AGREEMENT[precision],
+            "golden_sqnr_db": GOLDEN_DB.get(precision, parity.BARS_DB[precision]),
+        },
+        "proof": proof.to_dict(),
+        "proven_on": host,
+        "data": {use: {k: facts[k] for k in ("name", "id", "n")} for use, facts in program.data.items()},
+        "allow_mismatch": allow_mismatch,
+        "licence": None,
+    }
+
+
+def _script(name: str, target: str, settings: dict[str, Any]) -> str:
+    text = (TEMPLATES / f"{name}.txt").read_text()
+    return text.replace("# OPEN_MODEL\n", get(target).example(settings).strip() + "\n")

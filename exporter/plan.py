@@ -1,0 +1,67 @@
+"""What an export would try: routes, gaps known beforehand, parts that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import MissingPart, UsageError
+from ..devices.facts import cpu_flags
+from ..targets import get
+from .convert import Step, routes
+from .export import PRECISIONS, listed
+from .sources import Source, detect
+
+
+def plan(
+    model: Path | str,
+    target: str | Sequence[str],
+    precision: str | Sequence[str],
+    arguments: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """One row per target and route: ``target``, ``route``, ``usable``, ``reason``.
+
+    Raises:
+        UsageError: the model or a name is wrong; what is merely missing is a row.
+    """
+    inputs = arguments.get("inputs")
+    source = detect(
+        model, arguments["args"], Path(inputs) if inputs else None, arguments["shapes"], arguments["ranges"]
+    )
+    precisions = listed(precision)
+    for kind in precisions:
+        if kind not in PRECISIONS:
+            raise UsageError(f"precision {kind!r}", "no such precision", f"known: {', '.join(PRECISIONS)}")
+    return [row for name in listed(target) for row in _rows(source, name, precisions, arguments)]
+
+
+def _rows(
+    source: Source, name: str, precisions: Sequence[str], arguments: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    target = get(name)
+    gaps = []
+    missing = target.probe()
+    if missing:
+        gaps.append(f"{missing.what}: {missing.todo}")
+    able = target.precisions(cpu_flags())
+    gaps += [f"{kind} can't run on this CPU" for kind in precisions if kind not in able]
+    if "int8" in precisions and not arguments.get("calibration"):
+        gaps.append("int8 needs --calibration")
+    found = routes(source.kind, target.format)
+    if not found:
+        gaps.append(f"there is no route from {source.kind} to {target.format} yet")
+    rows = []
+    for route in found or [[]]:
+        reasons = gaps + [part for step in route for part in _missing(step)]
+        label = " · ".join(step.label for step in route) or ("as it comes" if found else "none")
+        rows.append({"target": name, "route": label, "usable": not reasons, "reason": "; ".join(reasons)})
+    return rows
+
+
+def _missing(step: Step) -> list[str]:
+    try:
+        step.need()
+    except MissingPart as error:
+        return [f"{error.found}: {error.todo}"]
+    return []

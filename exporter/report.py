@@ -1,0 +1,95 @@
+"""The proof as a page of Markdown: what a person reads before they ship, or when it failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def report(manifest: dict[str, Any]) -> str:
+    """A bundle's ``report.md``. Holds no times: they change, and the page is under the hashes."""
+    proof, recipe, host = manifest["proof"], manifest["recipe"], manifest["proven_on"]
+    lines = [
+        f"# {manifest['name']} for {manifest['target']}, {manifest['precision']}",
+        "",
+        _verdict(manifest),
+        "",
+        f"- Proven on: {host['cpu']} ({', '.join(host['flags'])}), {manifest['target']} "
+        f"{manifest['tools'][manifest['target']]}. On another machine run `python selftest.py`.",
+        f"- Reference: {manifest['source']['reference']}.",
+        f"- Route: {', '.join(manifest['route']) or 'the file as it came'}.",
+        f"- Settings: {_pairs(proof['settings'])}. What ran: {proof['placement'].get('precision', '?')} on "
+        f"{_pairs(proof['placement'].get('where', {}))}.",
+        f"- Model: {manifest['model']}, {manifest['size_bytes'] / 1e6:.2f} MB.",
+    ]
+    if recipe["calibration_id"]:
+        lines.append(
+            f"- Calibrated on {recipe['calibration_n']} samples ({recipe['calibration_id']}): {_pairs(recipe['options'])}."
+        )
+    lines += [accuracy_line(manifest["precision"], proof["accuracy"]), ""]
+    return "\n".join(lines + _tables(proof)) + "\n"
+
+
+def failure(name: str, target: str, precision: str, proof: dict[str, Any], hop: str) -> str:
+    """The page that stands instead of a bundle when a check failed."""
+    lines = [f"# {name} for {target}, {precision}: FAILED", "", f"**The hop that broke: {hop}.**", ""]
+    lines += [f"- {problem}" for problem in proof["problems"]]
+    lines += [f"- Settings: {_pairs(proof['settings'])}", ""]
+    return "\n".join(lines + _tables(proof)) + "\n"
+
+
+def accuracy_line(precision: str, accuracy: dict[str, Any] | None) -> str:
+    """What is known of accuracy, in honest words."""
+    if accuracy is None:
+        return "- Accuracy not verified: no labelled data given."
+    text = (
+        f"- Accuracy: top-1 {accuracy['found']:.1%} of {accuracy['n']}, reference {accuracy['reference']:.1%}; "
+        f"allowed drop {accuracy['max_drop']:g}"
+    )
+    if not accuracy["resolved"]:
+        text += f" (n = {accuracy['n']} can't resolve that: SQNR and agreement decide)"
+    return text + "."
+
+
+def _verdict(manifest: dict[str, Any]) -> str:
+    if manifest["proof"]["problems"]:
+        return "**MISMATCH, packed because it was allowed: " + "; ".join(manifest["proof"]["problems"]) + "**"
+    return f"Proven: {summary(manifest['proof'])} (needed {manifest['tolerance']['sqnr_db']:g} dB)."
+
+
+def summary(proof: dict[str, Any]) -> str:
+    """SQNR and agreement in a few words."""
+    parity = proof["parity"]
+    sqnr = parity["sqnr_db"]
+    words = "integers equal" if sqnr is None else ("equal to the bit" if sqnr >= 300 else f"{sqnr:.1f} dB")
+    if parity["agreement"] is not None:
+        words += f", top-1 agreement {parity['agreement']:.1%}"
+    return f"{words} over {parity['samples']} samples"
+
+
+def _pairs(data: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in data.items()) or "none"
+
+
+def _tables(proof: dict[str, Any]) -> list[str]:
+    parity = proof["parity"]
+    if not parity:
+        return []
+    head = [
+        "| output | SQNR, dB | max abs | max rel | cosine | exact | worst sample |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines = ["## Main samples", "", *head, *map(_row, parity["outputs"])]
+    if parity["edges"]:
+        lines += ["", "## Edge cases", "", *head, *map(_row, parity["edges"])]
+    if parity["skipped_edges"]:
+        lines += ["", f"Edge cases whose reference is not finite: {', '.join(parity['skipped_edges'])}."]
+    return lines
+
+
+def _row(out: dict[str, Any]) -> str:
+    sqnr = "" if out["sqnr_db"] is None else f"{out['sqnr_db']:.1f}"
+    cosine = "" if out["cosine"] is None else f"{out['cosine']:.8f}"
+    return (
+        f"| {out['name']} | {sqnr} | {out['max_abs']:.3g} | {out['max_rel']:.3g} | {cosine} | {out['exact']:.2%} | "
+        f"{out['worst']} |"
+    )

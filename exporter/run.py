@@ -1,0 +1,129 @@
+"""Open a bundle and use it: run inputs, verify it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core import samples
+from ..core.bundle import Bundle
+from ..core.errors import CheckFailed, UsageError
+from ..targets import require
+from .images import SUFFIXES, Preprocess
+from .proof import parity
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from ..core.samples import Feed
+    from ..targets import Session
+
+
+@dataclass
+class Model:
+    """A bundle opened in its runtime, in this process."""
+
+    bundle: Bundle
+    session: Session
+
+    def run(self, feed: Mapping[str, ndarray]) -> Feed:
+        """Outputs by name for inputs by name.
+
+        Raises:
+            UsageError: an input is missing, unknown, or of another dtype or shape.
+        """
+        _check(self.bundle, feed)
+        return self.session.run(feed)
+
+    def read(self, path: Path) -> Feed:
+        """A photo, or an ``.npz`` with an array per input, as a feed for this model."""
+        import zipfile
+
+        import numpy as np
+
+        if path.suffix.lower() in SUFFIXES:
+            data = self.bundle.manifest["preprocess"]
+            if not data or len(self.bundle.inputs) != 1:
+                raise UsageError(
+                    f"the picture {path}", "the bundle has no preprocessing", "give an .npz of ready inputs"
+                )
+            if not path.exists():
+                raise UsageError(f"the picture {path}", "no such file")
+            return {self.bundle.inputs[0].name: Preprocess.from_dict(data).load(path)}
+        if path.suffix != ".npz":
+            raise UsageError(f"the input {path}", f"a file {path.suffix}", "give a picture or an .npz")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UsageError(f"the input {path}", f"it can't be read: {error}") from error
+
+    def top(self, outputs: Feed, k: int = 5) -> list[tuple[str, float]]:
+        """The k classes with the highest probability, for a declared classifier; empty otherwise."""
+        import numpy as np
+
+        labels, classes = self.bundle.labels, self.bundle.manifest["classes"]
+        if not labels or not classes:
+            return []
+        scores = outputs[classes].astype(np.float64).ravel()
+        # Outputs that are probabilities already stay as they are.
+        ready = scores.min() >= 0 and abs(scores.sum() - 1) < 1e-3
+        chances = scores if ready else np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        return [(labels[i], float(chances[i])) for i in chances.argsort()[::-1][:k]]
+
+
+def load(path: Path | str, settings: Mapping[str, Any] | None = None) -> Model:
+    """Open a bundle with the settings that its proof holds for, or with others at the caller's risk.
+
+    Raises:
+        UsageError: not a bundle.
+        CheckFailed: a file was changed.
+        MissingPart: its runtime is not installed.
+    """
+    bundle = Bundle.read(path)
+    bundle.check_files()
+    target = require(bundle.target)
+    return Model(bundle, target.open(bundle.model, settings or bundle.settings))
+
+
+def verify(path: Path | str) -> dict[str, Any]:
+    """Hold a bundle against its hashes and replay its golden vectors here.
+
+    Returns:
+        ``files``, ``vectors`` and ``sqnr_db`` (lowest over all float outputs; None without any).
+
+    Raises:
+        CheckFailed: a hash or a vector doesn't match.
+    """
+    model = load(path)
+    feeds, wants = (samples.load(file) for file in model.bundle.golden)
+    found = [model.run(feed) for feed in feeds]
+    manifest = model.bundle.manifest
+    names = [f"golden {i}" for i in range(len(wants))]
+    check = parity.compare(manifest["precision"], names, wants, found)
+    bar = manifest["tolerance"]["golden_sqnr_db"]
+    if check.sqnr_db is not None and check.sqnr_db < bar:
+        found_db = f"golden vectors are met at {check.sqnr_db:.1f} dB, needed {bar:g}"
+        raise CheckFailed(f"the bundle {path}", found_db, "don't ship it to a machine like this one")
+    if check.problems:
+        raise CheckFailed(
+            f"the bundle {path}", "; ".join(check.problems), "don't ship it to a machine like this one"
+        )
+    return {"files": len(manifest["files"]), "vectors": len(wants), "sqnr_db": check.sqnr_db}
+
+
+def _check(bundle: Bundle, feed: Mapping[str, ndarray]) -> None:
+    asked = f"an input of {bundle.path.name}"
+    wanted = ", ".join(map(str, bundle.inputs))
+    names = {spec.name for spec in bundle.inputs}
+    if set(feed) != names:
+        raise UsageError(asked, f"given: {', '.join(feed) or 'nothing'}", f"needed: {wanted}")
+    for spec in bundle.inputs:
+        array = feed[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or str(array.dtype) != spec.dtype:
+            raise UsageError(asked, f"{spec.name} is {array.dtype}{list(array.shape)}", f"needed: {wanted}")
