@@ -1,0 +1,305 @@
+"""The report of a deployment search: one self-contained HTML page from a study document, nothing to fetch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from . import report_plot
+from .report_tables import candidates_table, chosen_table, comparison_list, glyph
+from .report_text import (
+    COLOURS,
+    best_of,
+    by_id,
+    bytes_text,
+    evaluated,
+    finite,
+    full_name,
+    interval_text,
+    ms_text,
+    name_of,
+    percent_text,
+    ratio_texts,
+    seconds_text,
+    settings_text,
+    share_of,
+    status_text,
+    target_text,
+    targets_of,
+    when_text,
+)
+
+SCHEMA = "seatrial.study/1"
+Study = Mapping[str, Any]
+Candidate = Mapping[str, Any]
+
+
+def render(study: Study) -> str:
+    """The page as text; every string of the study is shown as text, never as markup.
+
+    Raises ValueError when the document has another schema.
+    """
+    if study.get("schema") != SCHEMA:
+        raise ValueError(f"wanted a document with schema {SCHEMA}, got {study.get('schema')!r}")
+    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    headline, lead = _verdict(study)
+    return page.substitute(
+        title=escape(f"{study['title']} · seatrial"),
+        name=escape(study["title"]),
+        meta=_meta(study),
+        headline=escape(headline),
+        lead="".join(f"<p>{escape(sentence)}</p>" for sentence in lead),
+        tiles=_tiles(study),
+        notes=_notes(study),
+        score=_score(study),
+        plot=_plot(study),
+        chosen=chosen_table(study),
+        comparisons=comparison_list(study),
+        candidates=candidates_table(study),
+        facts=_facts(study),
+        cost=_cost(study),
+        command=escape(study["command"]),
+    )
+
+
+def _verdict(study: Study) -> tuple[str, list[str]]:
+    """The headline, and the sentences below it, in plain words."""
+    best = best_of(study)
+    if best is None:
+        return "Nothing was chosen", _why_nothing(study)
+    headline = f"{name_of(best)}: {ms_text(best['latency_ms'])}\N{NO-BREAK SPACE}ms"
+    if finite(best.get("accuracy")):
+        headline += f" at {percent_text(best['accuracy'])} accuracy"
+    against = [pair for pair in study["comparisons"] if best["id"] in (pair["a"], pair["b"])]
+    lead = [
+        _accuracy_sentence(study, best),
+        *(_comparison_sentence(study, best, pair) for pair in against[:2]),
+    ]
+    if not against:
+        lead.append("It wasn't compared with the defaults in a fresh session.")
+    return headline, lead
+
+
+def _comparison_sentence(study: Study, best: Candidate, pair: Mapping[str, Any]) -> str:
+    """What one confirmed comparison says of the chosen one; faster only where the interval decides it."""
+    turned = pair["a"] != best["id"]
+    key = pair["a"] if turned else pair["b"]
+    time = {"ratio": 1 / pair["ratio"], "low": 1 / pair["high"], "high": 1 / pair["low"]} if turned else pair
+    speed = {"ratio": 1 / time["ratio"], "low": 1 / time["high"], "high": 1 / time["low"]}
+    candidate = by_id(study).get(key)
+    other = full_name(candidate) if candidate else key
+    if pair.get("role"):
+        other = f"{pair['role']} ({other})"
+    if time["high"] < 1:
+        ratio, low, high = ratio_texts(speed)
+        return f"{ratio} × as fast as {other}: interval {low} to {high}, in a fresh session."
+    ratio, low, high = ratio_texts(time)
+    took = f"{ratio} × the time of {other}: interval {low} to {high}, in a fresh session."
+    return f"{took} {'It is the slower of the two.' if time['low'] > 1 else 'No difference was decided.'}"
+
+
+def _meta(study: Study) -> str:
+    host = study["host"]
+    words = [study["source"]["name"], when_text(study["created"]), host["cpu"], f"{host['cores']} cores"]
+    return " · ".join(f"<span>{escape(str(word))}</span>" for word in words)
+
+
+def _why_nothing(study: Study) -> list[str]:
+    tried = study["candidates"]
+    kinds = Counter(candidate["status"] for candidate in tried).most_common()
+    told = ", ".join(f"{count} {status_text(kind)}" for kind, count in kinds) or "none was tried"
+    reasons = Counter(candidate["reason"] for candidate in tried if candidate.get("reason")).most_common(1)
+    lead = [f"Of {len(tried)} candidates: {told}. The table says why, one by one."]
+    return lead + [
+        f"The most frequent reason, {count} of {len(tried)}: {reason}." for reason, count in reasons
+    ]
+
+
+def _accuracy_sentence(study: Study, best: Candidate) -> str:
+    n, agreement = evaluated(study), best.get("agreement")
+    if not finite(best.get("accuracy")):
+        tail = (
+            f" It agrees with the source model on {percent_text(agreement)} of the inputs."
+            if finite(agreement)
+            else ""
+        )
+        return "Accuracy not verified: no labelled data given." + tail
+    counted = share_of(best["accuracy"], n)
+    text = f"Right on {counted} labelled inputs" if counted else f"Accuracy {percent_text(best['accuracy'])}"
+    source = study.get("reference_accuracy")
+    if not finite(source):
+        return f"{text}; the source model's own accuracy isn't known."
+    drop = source - best["accuracy"]
+    if abs(drop) < 1e-9:
+        return f"{text}, as many as the source model." if counted else f"{text}, as the source model has."
+    way = "below" if drop > 0 else "above"
+    return (
+        f"{text}: {abs(drop):.3f} {way} the source model, which has {percent_text(source)}; "
+        f"a drop of {study['max_drop']:g} was allowed."
+    )
+
+
+def _tiles(study: Study) -> str:
+    """Four figures of the chosen one; without one, the count of candidates alone."""
+    best, tried = best_of(study), study["candidates"]
+    tiles = []
+    if best is not None:
+        tiles.append(("latency", f"{ms_text(best['latency_ms'])}\N{NO-BREAK SPACE}ms", interval_text(best)))
+        if finite(best.get("accuracy")):
+            source = study.get("reference_accuracy")
+            small = f"source model: {percent_text(source)}" if finite(source) else ""
+            tiles.append(("accuracy", percent_text(best["accuracy"]), small))
+        else:
+            tiles.append(("agreement", percent_text(best.get("agreement")), "with the source model"))
+        tiles.append(("size", bytes_text(best.get("size_bytes")), _signal(best)))
+    good = sum(candidate["status"] == "ok" for candidate in tried)
+    failed = sum(candidate["status"] == "failed" for candidate in tried)
+    rest = [f"{failed} failed" if failed else "", f"{len(tried) - good - failed} infeasible"]
+    small = ", ".join(word for word in rest if word and not word.startswith("0"))
+    tiles.append(("candidates", f"{good} of {len(tried)} fit", small or "none failed"))
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}<small>{escape(small)}</small></dd></div>"
+        for name, figure, small in tiles
+    )
+
+
+def _signal(candidate: Candidate) -> str:
+    value = candidate.get("sqnr_db")
+    return f"{value:.1f} dB SQNR" if finite(value) else ""
+
+
+def _notes(study: Study) -> str:
+    notes = list(study["notes"])
+    if best_of(study) and study["data"].get("evaluate") and not study["data"].get("confirm"):
+        notes.append("The accuracy of the chosen ones was not confirmed on other data: none were given.")
+    if not notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<aside class="notes" aria-label="Notes"><ul>{items}</ul></aside>'
+
+
+def _plot(study: Study) -> str:
+    """The scatter twice, for a wide and for a narrow screen: one that shrank would have no legible word."""
+    key = _score(study)
+    name = "accuracy" if key == "accuracy" else "agreement with the source"
+    points = _points(study, key)
+    if not points:
+        return '<p class="empty">No candidate has both a latency and a score: there is nothing to draw.</p>'
+    lines, floor = [], None
+    if key == "accuracy" and finite(study.get("reference_accuracy")):
+        source = study["reference_accuracy"]
+        floor = source - study["max_drop"]
+        lines = [(source, f"source {percent_text(source)}"), (floor, f"floor {percent_text(floor)}")]
+    wide = report_plot.draw(points, width=1100, height=470, score_name=name, lines=lines, floor=floor)
+    narrow = report_plot.draw(points, width=400, height=420, score_name=name, lines=lines, floor=floor)
+    lost = len(study["candidates"]) - len(points)
+    caption = [
+        "Bars are intervals of the latency. Markers that would hide each other are moved apart, up or down."
+    ]
+    if lines:
+        caption.append(f"Dashed: {', '.join(text for _, text in lines)}, the lowest {name} allowed.")
+    if 'class="down"' in wide:
+        caption.append("An arrow marks one that lies farther down.")
+    if lost:
+        caption.append(f"{lost} of {len(study['candidates'])} have no latency or no {key} and aren't drawn.")
+    return (
+        f'{_legend(study)}<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+        f"<p class='caption'>{escape(' '.join(caption))}</p>"
+    )
+
+
+def _score(study: Study) -> str:
+    """What stands for quality: accuracy where labelled data were given, else agreement with the source."""
+    scored = any(finite(candidate.get("accuracy")) for candidate in study["candidates"])
+    return "accuracy" if scored or study["data"].get("evaluate") else "agreement"
+
+
+def _points(study: Study, key: str) -> list[report_plot.Point]:
+    targets, best = targets_of(study), study["chosen"].get("overall")
+    points = []
+    for candidate in study["candidates"]:
+        latency = candidate.get("latency_ms")
+        if not (finite(latency) and finite(candidate.get(key)) and latency > 0):
+            continue
+        low, high = candidate.get("latency_low_ms"), candidate.get("latency_high_ms")
+        points.append(
+            report_plot.Point(
+                id=candidate["id"],
+                latency_ms=latency,
+                low_ms=low if finite(low) and low > 0 else latency,
+                high_ms=high if finite(high) and high > 0 else latency,
+                score=candidate[key],
+                colour=targets.index(candidate["target"]) % COLOURS,
+                precision=candidate["precision"],
+                label=f"{name_of(candidate)} · {ms_text(latency)} ms",
+                tip=_tip(candidate, key),
+                feasible=candidate["status"] == "ok",
+                front=bool(candidate["front"]),
+                chosen=bool(candidate["chosen"]) or candidate["id"] == best,
+                best=candidate["id"] == best,
+            )
+        )
+    return points
+
+
+def _tip(candidate: Candidate, key: str) -> str:
+    lines = [name_of(candidate), settings_text(candidate["settings"])]
+    lines.append(f"{ms_text(candidate['latency_ms'])} ms ({interval_text(candidate)})")
+    lines.append(f"{key} {percent_text(candidate[key])}")
+    if candidate.get("reason"):
+        lines.append(candidate["reason"])
+    return "\n".join(line for line in lines if line)
+
+
+def _legend(study: Study) -> str:
+    parts = [
+        f'<span><i class="dot t{index % COLOURS}"></i>{escape(target_text(target))}</span>'
+        for index, target in enumerate(targets_of(study))
+    ]
+    for precision in dict.fromkeys(candidate["precision"] for candidate in study["candidates"]):
+        parts.append(f"<span>{glyph(precision)}{escape(precision)}</span>")
+    parts.append('<span><i class="ringed"></i>chosen</span>')
+    if sum(bool(candidate["front"]) for candidate in study["candidates"]) > 1:
+        parts.append('<span><i class="stroke"></i>front</span>')
+    if any(candidate["status"] == "infeasible" for candidate in study["candidates"]):
+        parts.append('<span><i class="hollow"></i>infeasible</span>')
+    return f'<div class="legend">{"".join(parts)}</div>'
+
+
+def _facts(study: Study) -> str:
+    host, data = study["host"], study["data"]
+    rows = [
+        ("CPU", host["cpu"]),
+        ("cores given", host["cores"]),
+        ("vector flags", ", ".join(host["flags"]) or "none"),
+    ]
+    rows.append(("system", host["os"]))
+    rows += [(target_text(name), version) for name, version in host["runtimes"].items()]
+    rows.append(("source", f"{study['source']['name']} ({study['source']['id']})"))
+    for kind in ("calibration", "evaluate", "confirm"):
+        part = data.get(kind)
+        rows.append((f"{kind} data", f"{part['name']}, {part['n']} samples" if part else "none"))
+    return "".join(
+        f"<div><dt>{escape(str(name))}</dt><dd>{escape(str(fact))}</dd></div>" for name, fact in rows
+    )
+
+
+def _cost(study: Study) -> str:
+    seconds = {name: float(value) for name, value in study["cost"]["seconds"].items() if finite(value)}
+    total = sum(seconds.values())
+    if total <= 0:
+        return '<p class="empty">No times were kept.</p>'
+    bars = "".join(
+        f'<i class="s{index % COLOURS}" style="width:{100 * value / total:.2f}%"></i>'
+        for index, value in enumerate(seconds.values())
+    )
+    items = "".join(
+        f'<li><i class="s{index % COLOURS}"></i>{escape(name)}<b>{seconds_text(value)}</b></li>'
+        for index, (name, value) in enumerate(seconds.items())
+    )
+    stack = f'<div class="stack" aria-hidden="true">{bars}</div>'
+    return f'<p>{seconds_text(total)} in all</p>{stack}<ul class="cost">{items}</ul>'
