@@ -1,0 +1,79 @@
+"""Tiny real models, bundles around them, and a lease of the tests' own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Model = Callable[..., Path]
+
+
+def write_chain(path: Path, repeat: int, size: int = 64) -> Path:
+    """`repeat` equal blocks of MatMul and Tanh: the work grows exactly with `repeat`."""
+    onnx = pytest.importorskip("onnx")
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = (rng.standard_normal((size, size)) / np.sqrt(size)).astype(np.float32)
+    nodes, at = [], "x"
+    for i in range(repeat):
+        out = "y" if i == repeat - 1 else f"t{i}"
+        nodes += [
+            helper.make_node("MatMul", [at, "w"], [f"m{i}"]),
+            helper.make_node("Tanh", [f"m{i}"], [out]),
+        ]
+        at = out
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, size]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def write_bundle(folder: Path, repeat: int = 2, output_error: float = 0.0) -> Path:
+    """A bundle with golden vectors made by the runtime; `output_error` spoils the golden outputs."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    import numpy as np
+    from seatrial.core import bundle, ids, samples
+
+    (folder / "golden").mkdir(parents=True)
+    write_chain(folder / "model.onnx", repeat)
+    feed = {"x": np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)}
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    samples.save(folder / "golden/inputs.npz", [feed])
+    samples.save(
+        folder / "golden/outputs.npz", [{"y": session.run(None, feed)[0] + np.float32(output_error)}]
+    )
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    manifest = {
+        "schema": bundle.SCHEMA,
+        "target": "onnxruntime",
+        "precision": "fp32",
+        "model": "model.onnx",
+        "settings": {"threads": 1, "graph_optimization": "all"},
+        "files": {name: {"sha256": ids.file_sha256(path)} for name, path in sorted(files.items())},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_lease(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEATRIAL_LEASE_DIR", str(tmp_path_factory.mktemp("lease")))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    """`model(name, repeat)` writes a tiny ONNX file."""
+    return lambda name="a.onnx", repeat=2, size=64: write_chain(tmp_path / name, repeat, size)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Model:
+    """`bundle(name, repeat)` writes a tiny bundle."""
+    return lambda name="bundle", repeat=2, output_error=0.0: write_bundle(
+        tmp_path / name, repeat, output_error
+    )

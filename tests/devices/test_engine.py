@@ -1,0 +1,215 @@
+"""Launches, comparisons and benches of tiny real models, with arms that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections import Counter
+
+import numpy as np
+import pytest
+from seatrial.core.errors import NothingMeasured, UsageError
+from seatrial.devices import engine, launches
+from seatrial.devices.arms import Arm, Plan, arm_from_path, arms_from_paths
+from seatrial.devices.gate import Verdict
+from seatrial.devices.launches import Launch, OpenArm, orders
+from seatrial.devices.results import effects, estimate, rank, summarise
+from seatrial.devices.store import Store
+
+FEW = Plan(launches=2, rounds=3, block_ms=2, warm_s=0.01)
+
+
+@pytest.fixture
+def arm(model, tmp_path) -> Arm:
+    return arm_from_path(model(), tmp_path / "in.npz", "a")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_every_arm_stands_at_every_place_equally_often(n: int):
+    names = [str(i) for i in range(n)]
+    found = orders(names, n * 6, random.Random(1))
+    for place in range(n):
+        assert set(Counter(order[place] for order in found).values()) == {6}
+    assert found != orders(names, n * 6, random.Random(2)) or n == 1
+    assert orders([], 3, random.Random(1)) == []
+
+
+def test_a_launch_has_raw_samples_of_every_round_and_only_one_worker_runs(arm, tmp_path):
+    with engine.Sitting(FEW, seed=5) as sitting:
+        launch = sitting.launch([arm, arm.named("b")])
+    run = launch.arms["a"]
+    assert run.ok
+    assert len(run.blocks) == len(launch.order) == 3
+    assert all(len(block) == run.k for block in run.blocks)
+    assert run.k == launch.arms["b"].k  # set once for what is the same
+    assert run.placement is not None
+    assert run.opened["warm_iterations"] >= 3
+    assert {"steal_s", "load_1m", "preempted"} <= run.notes[0].keys() or os.name != "posix"
+    assert Launch.from_dict(json.loads(json.dumps(launch.to_dict()))) == launch
+
+
+def test_the_same_seed_gives_the_same_order(arm):
+    found = []
+    for _ in range(2):
+        with engine.Sitting(FEW, seed=5) as sitting:
+            found.append(sitting.launch([arm, arm.named("b"), arm.named("c")]).order)
+    assert found[0] == found[1]
+
+
+def test_an_arm_that_is_killed_fails_alone(arm, monkeypatch):
+    whole = OpenArm.block
+
+    def block(self: OpenArm) -> None:
+        if self.arm.name == "b" and len(self.run.blocks) == 1:
+            assert self.worker is not None
+            os.kill(self.worker.pid, signal.SIGKILL)
+        whole(self)
+
+    monkeypatch.setattr(launches.OpenArm, "block", block)
+    with engine.Sitting(FEW) as sitting:
+        launch = sitting.launch([arm, arm.named("b")])
+    assert launch.arms["a"].ok
+    assert len(launch.arms["a"].blocks) == 3
+    assert launch.arms["b"].status == "signal"
+    assert launch.effect("a", "b", "median") is None
+    assert summarise([launch], arm.named("b")).status == "signal"
+
+
+def test_an_arm_that_hangs_meets_the_deadline(arm, monkeypatch):
+    whole = OpenArm.block
+
+    def block(self: OpenArm) -> None:
+        if self.arm.name == "b":
+            assert self.worker is not None
+            self.timeout_s = 0.2
+            os.kill(self.worker.pid, signal.SIGSTOP)
+        whole(self)
+
+    monkeypatch.setattr(launches.OpenArm, "block", block)
+    with engine.Sitting(FEW) as sitting:
+        launch = sitting.launch([arm, arm.named("b")])
+    assert (launch.arms["a"].status, launch.arms["b"].status) == ("ok", "timeout")
+
+
+def test_an_arm_that_computes_something_else_is_not_timed(bundle, tmp_path):
+    good, bad = bundle("good"), bundle("bad", output_error=0.5)
+    arms, _ = arms_from_paths([good, bad], tmp_path)
+    with engine.Sitting(FEW) as sitting:
+        launch = sitting.launch(arms)
+    assert launch.arms["good"].ok
+    assert launch.arms["good"].opened["sqnr_db"]["y"] > 100
+    assert launch.arms["bad"].status == "mismatch"
+    assert launch.arms["bad"].blocks == []
+
+
+def test_a_kept_arm_serves_several_launches_with_one_process(arm):
+    with engine.Sitting(FEW) as sitting:
+        kept = sitting.keep(arm)
+        assert kept.worker is not None
+        pid = kept.worker.pid
+        found = [sitting.launch([arm, arm.named("b")], rounds=2) for _ in range(2)]
+        assert kept.worker.pid == pid
+    assert [len(launch.arms["a"].blocks) for launch in found] == [2, 2]
+    assert estimate(found, "a", "b").launches == 2
+
+
+def test_launches_are_stored_as_they_come_and_go_on_after_a_restart(arm, tmp_path):
+    for _ in range(2):
+        store = Store(tmp_path / "facts.db")
+        with engine.Sitting(FEW, session="one", store=store) as sitting:
+            sitting.launch([arm, arm.named("b")])
+        store.close()
+    rows = Store(tmp_path / "facts.db").find(session="one")
+    assert [(row["launch"], row["arm"]) for row in rows] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    assert rows[0]["artifact"] == arm.artifact_id
+    assert len(rows[0]["samples"]["run"]["blocks"]) == 3
+    assert rows[0]["facts"]["runtime"]["name"] == "onnxruntime"
+
+
+def test_more_work_is_slower_and_bench_says_so(model, tmp_path):
+    small, large = model("small.onnx", 10), model("large.onnx", 40)
+    plan = Plan(launches=3, rounds=3, block_ms=5, warm_s=0.02)
+    result = engine.bench(
+        [large, small, tmp_path / "absent.onnx"], plan=plan, seed=1, store=tmp_path / "s.db"
+    )
+    assert [arm.arm.name for arm in result.arms] == ["small.onnx", "large.onnx", "absent.onnx"]
+    assert result.arms[0].ran_precision == "fp32"
+    assert result.arms[2].status == "unusable"
+    assert [pair.decided for pair in result.pairs] == [True]
+    assert result.pairs[0].text.startswith("small.onnx is faster than large.onnx")
+    assert result.canary is not None
+    assert json.loads(json.dumps(result.to_dict()))["schema"] == "seatrial.bench/1"
+    assert len(Store(tmp_path / "s.db").find(session=result.session)) == 9  # a duplicate of the first too
+
+
+def test_bench_of_one_that_cannot_be_tried_is_its_own_error(tmp_path):
+    with pytest.raises(UsageError):
+        engine.bench([tmp_path / "absent"])
+    with pytest.raises(NothingMeasured):
+        engine.bench([tmp_path / "absent", tmp_path / "other"])
+
+
+def test_compare_is_red_for_much_more_work(model):
+    base, more = model("a.onnx", 10), model("b.onnx", 40)
+    plan = Plan(rounds=3, block_ms=5, warm_s=0.02)
+    # A wide margin, because so small a plan on a busy machine knows its canary only roughly.
+    result = engine.compare(base, more, quick=True, tolerate=0.1, detect=0.9, plan=plan, seed=1)
+    assert result.verdict == Verdict.REGRESS, result.decision
+    assert result.decision.ratio is not None
+    assert result.decision.ratio[0] > 2
+    assert len(result.launches) == 5
+    assert result.to_dict()["verdict"] == "REGRESS"
+
+
+def test_compare_is_missing_when_the_candidate_does_not_run(model, tmp_path):
+    broken = model("broken.onnx")
+    good = arm_from_path(model("a.onnx"), tmp_path / "in.npz", "a")
+    broken.write_bytes(b"no model")
+    bad = Arm("b", "onnxruntime", str(broken), "id", good.settings, good.inputs)
+    result = engine.compare(good, bad, plan=FEW)
+    assert result.verdict == Verdict.MISSING
+    assert "candidate did not produce" in result.decision.reason
+    assert len(result.launches) == 1
+
+
+def test_ranking_decides_only_what_the_launches_decide():
+    rng = np.random.default_rng(3)
+
+    def launch(i: int) -> Launch:
+        runs = {}
+        for name, ms in (("a", 10.0), ("b", 10.0), ("c", 11.0)):
+            level = ms * 1e6 * np.exp(rng.normal(0, 0.003))
+            blocks = [[int(level * np.exp(rng.normal(0, 0.002)))] for _ in range(6)]
+            runs[name] = launches.ArmRun(name, name, blocks=blocks)
+        return Launch(i, "0", [], runs, 0.0)
+
+    found = {(p.a, p.b): p for p in rank([launch(i) for i in range(6)], ["a", "b", "c"])}
+    assert not found["a", "b"].decided
+    assert "not decided" in found["a", "b"].text
+    assert found["a", "c"].decided
+    assert found["a", "c"].ratio == pytest.approx(1.1, abs=0.01)
+
+
+def test_effects_skip_launches_where_one_failed():
+    good = launches.ArmRun("a", "a", blocks=[[10]])
+    bad = launches.ArmRun("b", "b", status="oom")
+    assert effects([Launch(0, "0", [], {"a": good, "b": bad}, 0.0)], "a", "b", "median") == []
+
+
+def test_names_tell_equal_file_names_apart(model, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    paths = [model("x/m.onnx"), model("y/m.onnx"), tmp_path / "x/m.onnx"]
+    arms, failed = arms_from_paths(paths, tmp_path)
+    assert [arm.name for arm in arms] == ["x/m.onnx", "y/m.onnx", "x/m.onnx #2"]
+    assert not failed
+
+
+def test_a_plan_refuses_unknown_keys_and_names_the_known():
+    with pytest.raises(UsageError, match="rounds"):
+        Plan.from_dict({"round": 3})
+    assert Plan.from_dict(FEW.to_dict()) == FEW
+    with pytest.raises(UsageError):
+        Plan(launches=0)
