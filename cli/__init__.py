@@ -23,7 +23,10 @@ COMMANDS = {
     "doctor": "Say what can be used here, and what to type for the rest.",
 }
 
-EPILOG = "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 inconclusive (--strict), 4 nothing measured, 5 can't be done here, 130 interrupted."
+EPILOG = (
+    "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 inconclusive (--strict), 4 nothing measured, "
+    "5 can't be done here, 130 interrupted."
+)
 
 
 class Lazy(click.Group):

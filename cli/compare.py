@@ -35,19 +35,13 @@ class Percent(click.ParamType[float]):
 @click.command("compare")
 @click.argument("base")
 @click.argument("candidate")
-@click.option(
-    "--tolerate", type=Percent(), default="1%", show_default=True, help="Red when proven slower by more."
-)
-@click.option(
-    "--detect", type=Percent(), help="Green only when such a slowdown is excluded. [5%, --quick: 10%]"
-)
+@click.option("--tolerate", type=Percent(), default="1%", show_default=True, help="Red when proven slower by more.")
+@click.option("--detect", type=Percent(), help="Green only when such a slowdown is excluded. [5%, --quick: 10%]")
 @click.option("--quick", is_flag=True, help="One look at 5 launches of fewer rounds: weaker.")
 @click.option("--strict", is_flag=True, help="INCONCLUSIVE exits 3 instead of 0.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of both, instead of each bundle's own.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
-@click.option(
-    "--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL."
-)
+@click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")
 @click.option(
     "--json",
     "json_file",
@@ -104,12 +98,8 @@ def _report(result: Comparison, again: str, quick: bool) -> list[str]:
     lines = [f"{result.verdict}: {decision.reason}"]
     lines += [_arm("base", result.base), _arm("candidate", result.candidate)]
     if decision.canary:
-        centre, low, high = (
-            100 * x for x in (decision.canary.centre, decision.canary.low, decision.canary.high)
-        )
-        lines.append(
-            f"canary     {centre:+.2f} % [{low:+.2f}, {high:+.2f}] between the base and its duplicate"
-        )
+        centre, low, high = (100 * x for x in (decision.canary.centre, decision.canary.low, decision.canary.high))
+        lines.append(f"canary     {centre:+.2f} % [{low:+.2f}, {high:+.2f}] between the base and its duplicate")
     lines += [f"warning: {warning}" for warning in decision.warnings]
     lines += _advice(result, again)
     weaker = "; --quick: fewer launches and rounds, so it sees less" if quick else ""
@@ -145,9 +135,7 @@ def _differences(result: Comparison) -> list[str]:
         one, other = ((arm.placement or {}).get(what, {}) for arm in (result.base, result.candidate))
         for name in sorted(one.keys() | other.keys()):
             if one.get(name, 0) != other.get(name, 0):
-                lines.append(
-                    f"  {name}: {one.get(name, 0)} nodes in the base, {other.get(name, 0)} in the candidate"
-                )
+                lines.append(f"  {name}: {one.get(name, 0)} nodes in the base, {other.get(name, 0)} in the candidate")
     return ["what ran differs:", *lines] if lines else ["the same operators ran at the same places"]
 
 
@@ -159,9 +147,7 @@ def _arm(role: str, arm: ArmSummary) -> str:
     return f"{role:10} {arm.arm.name} ({ran}): {arm.latency.centre:.3f} ms [{low:.3f}, {high:.3f}]"
 
 
-def _reproduce(
-    base: str, candidate: str, result: Comparison, quick: bool, strict: bool, threads: int | None
-) -> str:
+def _reproduce(base: str, candidate: str, result: Comparison, quick: bool, strict: bool, threads: int | None) -> str:
     import shlex
 
     rule = result.rule

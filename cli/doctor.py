@@ -30,17 +30,13 @@ def command(as_json: bool) -> None:
     """Say which runtimes and converters are here, what this machine is, and what to type for what is missing."""
     from ..devices.facts import host_facts
 
-    facts = {"host": host_facts(), "targets": _targets(), "libraries": _libraries()}
+    facts: dict[str, Any] = {"host": host_facts(), "targets": _targets(), "libraries": _libraries()}
     if as_json:
         click.echo(json.dumps(facts))
         return
     host = facts["host"]["identity"]
-    click.echo(
-        f"seatrial {metadata.version('seatrial')}, Python {platform.python_version()}, {sys.executable}"
-    )
-    click.echo(
-        f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['os']} {host['machine']}"
-    )
+    click.echo(f"seatrial {metadata.version('seatrial')}, Python {platform.python_version()}, {sys.executable}")
+    click.echo(f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['os']} {host['machine']}")
     click.echo(f"vector instructions: {', '.join(host['flags']) or 'none known'}\n")
     ui.table(
         ("target", "version", "precisions here", "to do"),
@@ -73,7 +69,5 @@ def _libraries() -> list[dict[str, Any]]:
     rows = []
     for name, extra in LIBRARIES.items():
         version = version_of(name)
-        rows.append(
-            {"name": name, "version": version, "todo": "" if version else f'pip install "seatrial[{extra}]"'}
-        )
+        rows.append({"name": name, "version": version, "todo": "" if version else f'pip install "seatrial[{extra}]"'})
     return rows

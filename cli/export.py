@@ -21,16 +21,10 @@ from . import ui
     help="onnxruntime, openvino, tflite. May be repeated; a comma list works too.",
 )
 @click.option("--precision", multiple=True, default=("fp32",), show_default=True, help="fp32, bf16, int8.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder; of several, their parent."
-)
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="That the bundle ships with."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder; of several, their parent.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That the bundle ships with.")
 @click.option("--allow-mismatch", is_flag=True, help="Pack in spite of a failed check; the manifest says so.")
-@click.option(
-    "--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing.")
 @ui.source_options
 def command(
     model: str,

@@ -14,7 +14,11 @@ import torch
 def get_model(weights={checkpoint!r}):
     """Your model in eval mode. `seatrial export {name} --arg weights=other.pt` reaches the parameter."""
     model = torch.nn.Sequential(  # <- your architecture: from your_package import YourModel
-        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 10)
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 10),
     )
 {load}    return model.eval()
 
@@ -44,18 +48,16 @@ def get_args():
 '''
 
 _LOADERS = {
-    ".safetensors": (
-        "    from safetensors.torch import load_file\n\n    model.load_state_dict(load_file(weights))\n"
-    ),
+    ".safetensors": ("    from safetensors.torch import load_file\n\n    model.load_state_dict(load_file(weights))\n"),
     "": "    # model.load_state_dict(torch.load(weights, weights_only=True))\n",
 }
-_TORCH = "    model.load_state_dict(torch.load(weights, weights_only=True))  # weights_only: a checkpoint may hold code\n"
+_TORCH = (
+    "    model.load_state_dict(torch.load(weights, weights_only=True))  # weights_only: a checkpoint may hold code\n"
+)
 
 
 @click.command("init")
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Your weights: .pt, .pth or .safetensors."
-)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Your weights: .pt, .pth or .safetensors.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.py"), show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def command(checkpoint: Path | None, output: Path, overwrite: bool) -> None:

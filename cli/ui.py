@@ -42,16 +42,12 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 
 def shapes(values: Sequence[str]) -> dict[str, list[int]]:
     """``("ids=1,128",)`` as a mapping to sizes."""
-    return {
-        name: _numbers(text, ",", f"--shape {name}={text}") for name, text in pairs(values, "--shape").items()
-    }
+    return {name: _numbers(text, ",", f"--shape {name}={text}") for name, text in pairs(values, "--shape").items()}
 
 
 def ranges(values: Sequence[str]) -> dict[str, list[int]]:
     """``("ids=0:30000",)`` as a mapping to low and high."""
-    found = {
-        name: _numbers(text, ":", f"--range {name}={text}") for name, text in pairs(values, "--range").items()
-    }
+    found = {name: _numbers(text, ":", f"--range {name}={text}") for name, text in pairs(values, "--range").items()}
     for name, limits in found.items():
         if len(limits) != 2 or limits[0] >= limits[1]:
             raise click.UsageError(f"--range {name}: write LOW:HIGH with LOW < HIGH")
@@ -76,21 +72,11 @@ def source_options(function: Any) -> Any:
     """The options that tell how to read a model, shared by `export` and `search`."""
     for option in reversed(
         [
-            click.option(
-                "--arg", multiple=True, metavar="NAME=VALUE", help="Given to get_model(). May be repeated."
-            ),
-            click.option(
-                "--inputs", type=click.Path(path_type=Path), help="Example inputs of an .onnx: an .npz."
-            ),
-            click.option(
-                "--shape", multiple=True, metavar="NAME=1,128", help="Shape to try for an .onnx input."
-            ),
-            click.option(
-                "--range", "range_", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input."
-            ),
-            click.option(
-                "--calibration", type=click.Path(path_type=Path), help="Pictures or .npz; int8 needs it."
-            ),
+            click.option("--arg", multiple=True, metavar="NAME=VALUE", help="Given to get_model(). May be repeated."),
+            click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs of an .onnx: an .npz."),
+            click.option("--shape", multiple=True, metavar="NAME=1,128", help="Shape to try for an .onnx input."),
+            click.option("--range", "range_", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input."),
+            click.option("--calibration", type=click.Path(path_type=Path), help="Pictures or .npz; int8 needs it."),
             click.option("--evaluate", type=click.Path(path_type=Path), help="Labelled pictures or .npz."),
             click.option(
                 "--max-drop",
@@ -106,12 +92,8 @@ def source_options(function: Any) -> Any:
                 show_default=True,
                 help="Seconds that a converter may run.",
             ),
-            click.option(
-                "--memory", type=click.FloatRange(0, min_open=True), help="GiB that a converter may use."
-            ),
-            click.option(
-                "--overwrite", is_flag=True, help="Replace an output that exists, once the new one is whole."
-            ),
+            click.option("--memory", type=click.FloatRange(0, min_open=True), help="GiB that a converter may use."),
+            click.option("--overwrite", is_flag=True, help="Replace an output that exists, once the new one is whole."),
             click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
         ]
     ):
@@ -144,9 +126,41 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         console = Console(highlight=False, width=160)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
-        drawn.add_column(
-            title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold"
-        )
+        drawn.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     console.print(drawn)
+
+
+def counts(text: str, option: str) -> list[int]:
+    """``"1,2"`` as positive numbers."""
+    found = _numbers(text, ",", f"{option} {text}")
+    if any(n < 1 for n in found):
+        raise click.UsageError(f"{option} {text}: numbers from 1 up")
+    return found
+
+
+def settings(data: dict[str, Any]) -> str:
+    """Runtime settings in few words, threads first."""
+    rest = [f"{key}={value}" for key, value in sorted(data.items()) if key != "threads"]
+    return " ".join([f"{data['threads']} thread{'s' * (data['threads'] > 1)}", *rest])
+
+
+def interval(candidate: dict[str, Any]) -> str:
+    """Latency with its interval where there is one."""
+    if candidate["latency_ms"] is None:
+        return "-"
+    text = f"{candidate['latency_ms']:.2f}"
+    if candidate["latency_low_ms"] is None:
+        return text
+    return f"{text} [{candidate['latency_low_ms']:.2f}, {candidate['latency_high_ms']:.2f}]"
+
+
+def percent(value: float | None) -> str:
+    """A share, or a dash."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    """One decimal, or a dash."""
+    return "-" if value is None else f"{value:.1f}"

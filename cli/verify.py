@@ -21,7 +21,5 @@ def command(bundle: tuple[Path, ...], as_json: bool) -> None:
         return
     for path, found in results.items():
         sqnr = found["sqnr_db"]
-        words = (
-            "" if sqnr is None else (", equal to the bit" if sqnr >= 300 else f", {sqnr:.1f} dB or better")
-        )
+        words = "" if sqnr is None else (", equal to the bit" if sqnr >= 300 else f", {sqnr:.1f} dB or better")
         click.echo(f"{path}: ok, {found['files']} files, {found['vectors']} golden vectors{words}")

@@ -103,6 +103,4 @@ class Bundle:
             if file_sha256(self.path / name) != listed[name]["sha256"]:
                 bad.append(f"{name} has changed")
         if bad:
-            raise CheckFailed(
-                f"the bundle {self.path}", "; ".join(bad), "export it again; don't ship this one"
-            )
+            raise CheckFailed(f"the bundle {self.path}", "; ".join(bad), "export it again; don't ship this one")

@@ -34,9 +34,7 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     missing = [
         name
         for name, field in fields.items()
-        if name not in data
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise UsageError(where, f"missing key {missing[0]!r}", f"needed: {', '.join(missing)}")

@@ -43,9 +43,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise UsageError(asked, "it exists", "add --overwrite, or choose another -o")
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or _is_ours(path))):
-        raise UsageError(
-            asked, "it is there and was not made by seatrial", "choose another -o; nothing was touched"
-        )
+        raise UsageError(asked, "it is there and was not made by seatrial", "choose another -o; nothing was touched")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .export import Exported, export
+from .api import Exported, export
 
 __all__ = ["Exported", "export"]

@@ -123,9 +123,7 @@ class Builder:
                 return self._capture_torch(source, targets, folder, paths)
             return self._capture_onnx(source, folder, paths)
 
-    def _capture_torch(
-        self, source: Source, targets: Sequence[str], folder: Path, data: dict[str, str]
-    ) -> Program:
+    def _capture_torch(self, source: Source, targets: Sequence[str], folder: Path, data: dict[str, str]) -> Program:
         first = {r[0].label: r[0] for name in targets for r in routes("torch", get(name).format)[:1] if r}
         _need(source, ["torch"], "torch")
         pt2 = folder / "model.pt2"
@@ -198,9 +196,7 @@ class Builder:
                 lost.append(f"{label}: {error.found}")
                 errors.append(error)
                 continue
-            return Artifact(
-                target, path, Recipe("fp32"), [s.label for s in route], lost, files_id(model_files(path))
-            )
+            return Artifact(target, path, Recipe("fp32"), [s.label for s in route], lost, files_id(model_files(path)))
         if len(errors) == 1:
             raise errors[0]
         todo = errors[-1].todo
@@ -266,12 +262,7 @@ class Builder:
     def product(self, steps: Sequence[Step]) -> Path:
         """Main file that a chain of converters writes."""
         formats = [steps[0].source, *(step.target for step in steps)]
-        return (
-            self.folder
-            / "converted"
-            / "-".join(formats)
-            / f"model{SUFFIXES.get(formats[-1], '.' + formats[-1])}"
-        )
+        return self.folder / "converted" / "-".join(formats) / f"model{SUFFIXES.get(formats[-1], '.' + formats[-1])}"
 
     @staticmethod
     def _part(out: Path) -> Path:
@@ -284,9 +275,7 @@ class Builder:
         if not out.exists():
             self.say(f"quantizing for {base.target}")
             self._quantize(base, recipe, calibration, out)
-        return Artifact(
-            base.target, out, recipe, [*base.route, "int8"], base.lost, files_id(model_files(out))
-        )
+        return Artifact(base.target, out, recipe, [*base.route, "int8"], base.lost, files_id(model_files(out)))
 
     def _quantize(self, base: Artifact, recipe: Recipe, calibration: Data, out: Path) -> None:
         part = self._part(out)
@@ -335,9 +324,7 @@ def _check_free(program: Program, step: Step) -> None:
     free = [str(spec) for spec in program.inputs if spec.is_free]
     if free and step.target == "tflite":
         todo = "fix the size before exporting"
-        raise Unsupported(
-            f"the conversion {step.label}", f"it can't keep the free dimension of {free[0]}", todo
-        )
+        raise Unsupported(f"the conversion {step.label}", f"it can't keep the free dimension of {free[0]}", todo)
 
 
 def _need(source: Source, modules: Sequence[str], extra: str) -> None:

@@ -66,9 +66,7 @@ def _folder(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | N
         raise UsageError(asked, "how to turn pictures into inputs is not known", todo)
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         given = ", ".join(map(str, inputs))
-        raise UsageError(
-            asked, f"pictures need a model with one input of four axes; it has {given}", "give an .npz"
-        )
+        raise UsageError(asked, f"pictures need a model with one input of four axes; it has {given}", "give an .npz")
     feeds = [{inputs[0].name: preprocess.load(file)} for file in files]
     _check_shapes(feeds[0], inputs, asked)
     key = content_id([preprocess.to_dict(), [[p.name, file_sha256(p)] for p in files]])
@@ -107,14 +105,10 @@ def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:
         raise UsageError(asked, f"it holds {', '.join(arrays)}", f"needed: {', '.join(names)} (and labels)")
     counts = {len(array) for array in arrays.values()}
     if len(counts) != 1 or counts == {0}:
-        raise UsageError(
-            asked, f"arrays of {sorted(counts)} samples", "each array needs the same number, at least one"
-        )
+        raise UsageError(asked, f"arrays of {sorted(counts)} samples", "each array needs the same number, at least one")
     feeds = [_cut(arrays, inputs, i) for i in range(counts.pop())]
     _check_shapes(feeds[0], inputs, asked)
-    return Data(
-        path.name, file_sha256(path)[:16], feeds, None if labels is None else [int(x) for x in labels]
-    )
+    return Data(path.name, file_sha256(path)[:16], feeds, None if labels is None else [int(x) for x in labels])
 
 
 def _cut(arrays: dict[str, Any], inputs: Sequence[TensorSpec], i: int) -> Feed:

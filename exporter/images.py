@@ -97,6 +97,8 @@ class Preprocess:
             return picture.resize((width, height), kernel)
         scale = (self.resize or min(height, width)) / min(picture.size)
         scale = max(scale, width / picture.width, height / picture.height)
-        wide, high = (max(round(side * scale), least) for side, least in zip(picture.size, (width, height)))
+        wide, high = (
+            max(round(side * scale), least) for side, least in zip(picture.size, (width, height), strict=True)
+        )
         left, top = (wide - width) // 2, (high - height) // 2
         return picture.resize((wide, high), kernel).crop((left, top, left + width, top + height))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core import samples
 from ..core.bundle import MANIFEST, SCHEMA, Bundle
@@ -15,11 +15,7 @@ from ..targets import get
 from .build import Artifact
 from .program import Program
 from .proof import parity
-from .proof.prove import Proof
 from .report import report
-
-if TYPE_CHECKING:
-    from ..core.samples import Feed
 
 GOLDEN = 3
 GOLDEN_DB = {"int8": 20.0}
@@ -32,7 +28,8 @@ def pack(
     out: Path,
     program: Program,
     artifact: Artifact,
-    proof: Proof,
+    proof: dict[str, Any],
+    vectors: tuple[Path, Path],
     host: dict[str, Any],
     measurements: dict[str, Any] | None = None,
     names: Path | None = None,
@@ -44,7 +41,8 @@ def pack(
         out: the bundle's folder.
         program: the source.
         artifact: what the runtime loads.
-        proof: its proof in the settings that the bundle ships with.
+        proof: data of its proof in the settings that the bundle ships with.
+        vectors: Samples files of the proof's inputs and of the artifact's outputs.
         host: facts of the machine that the proof was made on.
         measurements: what was timed, kept outside the hashes.
         names: ``names.json`` with the module path of each node.
@@ -56,13 +54,11 @@ def pack(
         if names and names.exists():
             shutil.copyfile(names, part / "names.json")
         if program.labels:
-            (part / "labels.txt").write_text(
-                "\n".join(label.replace("\n", " ") for label in program.labels) + "\n"
-            )
-        _golden(part, program, proof)
+            (part / "labels.txt").write_text("\n".join(label.replace("\n", " ") for label in program.labels) + "\n")
+        _golden(part, program, *vectors)
         manifest = _manifest(program, artifact, proof, host, allow_mismatch)
         for name in ("selftest.py", "example.py"):
-            (part / name).write_text(_script(name, artifact.target, proof.settings))
+            (part / name).write_text(_script(name, artifact.target, proof["settings"]))
         (part / "report.md").write_text(report(manifest))
         manifest["files"] = {
             str(path.relative_to(part)): {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
@@ -75,11 +71,9 @@ def pack(
     return Bundle.read(out)
 
 
-def _golden(part: Path, program: Program, proof: Proof) -> None:
+def _golden(part: Path, program: Program, inputs: Path, answers: Path) -> None:
     """Inputs with the artifact's own answers: real ones first, since nothing shows better that it works."""
-    assert proof.outputs
-    outputs = samples.load(proof.outputs)
-    feeds: list[Feed] = samples.load(proof.outputs.parent.parent / "inputs.npz")
+    feeds, outputs = samples.load(inputs), samples.load(answers)
     first_data = len(program.main) + len(program.edges)
     order = [*range(first_data, len(feeds)), *range(len(program.main))][:GOLDEN]
     (part / "golden").mkdir()
@@ -88,7 +82,7 @@ def _golden(part: Path, program: Program, proof: Proof) -> None:
 
 
 def _manifest(
-    program: Program, artifact: Artifact, proof: Proof, host: dict[str, Any], allow_mismatch: bool
+    program: Program, artifact: Artifact, proof: dict[str, Any], host: dict[str, Any], allow_mismatch: bool
 ) -> dict[str, Any]:
     precision = artifact.precision
     target = get(artifact.target)
@@ -110,13 +104,13 @@ def _manifest(
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,
         "labels": "labels.txt" if program.labels else None,
         "classes": program.classes,
-        "settings": proof.settings,
+        "settings": proof["settings"],
         "tolerance": {
             "sqnr_db": parity.BARS_DB[precision],
             "agreement": parity.AGREEMENT[precision],
             "golden_sqnr_db": GOLDEN_DB.get(precision, parity.BARS_DB[precision]),
         },
-        "proof": proof.to_dict(),
+        "proof": proof,
         "proven_on": host,
         "data": {use: {k: facts[k] for k in ("name", "id", "n")} for use, facts in program.data.items()},
         "allow_mismatch": allow_mismatch,

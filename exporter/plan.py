@@ -9,8 +9,8 @@ from typing import Any
 from ..core.errors import MissingPart, UsageError
 from ..devices.facts import cpu_flags
 from ..targets import get
+from .api import PRECISIONS, listed
 from .convert import Step, routes
-from .export import PRECISIONS, listed
 from .sources import Source, detect
 
 
@@ -36,9 +36,7 @@ def plan(
     return [row for name in listed(target) for row in _rows(source, name, precisions, arguments)]
 
 
-def _rows(
-    source: Source, name: str, precisions: Sequence[str], arguments: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _rows(source: Source, name: str, precisions: Sequence[str], arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     target = get(name)
     gaps = []
     missing = target.probe()

@@ -22,9 +22,8 @@ def report(manifest: dict[str, Any]) -> str:
         f"- Model: {manifest['model']}, {manifest['size_bytes'] / 1e6:.2f} MB.",
     ]
     if recipe["calibration_id"]:
-        lines.append(
-            f"- Calibrated on {recipe['calibration_n']} samples ({recipe['calibration_id']}): {_pairs(recipe['options'])}."
-        )
+        source = f"{recipe['calibration_n']} samples ({recipe['calibration_id']})"
+        lines.append(f"- Calibrated on {source}: {_pairs(recipe['options'])}.")
     lines += [accuracy_line(manifest["precision"], proof["accuracy"]), ""]
     return "\n".join(lines + _tables(proof)) + "\n"
 

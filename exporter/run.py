@@ -108,9 +108,7 @@ def verify(path: Path | str) -> dict[str, Any]:
         found_db = f"golden vectors are met at {check.sqnr_db:.1f} dB, needed {bar:g}"
         raise CheckFailed(f"the bundle {path}", found_db, "don't ship it to a machine like this one")
     if check.problems:
-        raise CheckFailed(
-            f"the bundle {path}", "; ".join(check.problems), "don't ship it to a machine like this one"
-        )
+        raise CheckFailed(f"the bundle {path}", "; ".join(check.problems), "don't ship it to a machine like this one")
     return {"files": len(manifest["files"]), "vectors": len(wants), "sqnr_db": check.sqnr_db}
 
 

@@ -43,7 +43,7 @@ class Session(Protocol):
         """One inference over what was bound; returns when it is done."""
 
     def placement(self) -> dict[str, Any]:
-        """What really ran: ``precision`` (of the heavy operators), ``where`` (provider or delegate → nodes), ``ops``."""
+        """What really ran: ``precision`` (of the heavy operators), ``where`` (provider → nodes), ``ops``."""
 
     def close(self) -> None:
         """Let go of the runtime's memory."""
@@ -114,17 +114,13 @@ def checked(target: str, settings: Settings, allowed: Mapping[str, Sequence[Any]
     """
     for key, value in settings.items():
         if key not in allowed:
-            raise UsageError(
-                f"setting {key!r} of {target}", "no such setting", f"known: {', '.join(allowed)}"
-            )
+            raise UsageError(f"setting {key!r} of {target}", "no such setting", f"known: {', '.join(allowed)}")
         values = allowed[key]
         if values is None:
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"{target}: {key}={value!r}", "not a positive whole number")
         elif value not in values:
-            raise UsageError(
-                f"{target}: {key}={value!r}", "no such value", f"known: {', '.join(map(str, values))}"
-            )
+            raise UsageError(f"{target}: {key}={value!r}", "no such value", f"known: {', '.join(map(str, values))}")
     return dict(settings)
 
 

@@ -72,9 +72,7 @@ class OnnxRuntime:
 
     def example(self, settings: Settings) -> str:
         """See `Target.example`."""
-        return _EXAMPLE.format(
-            threads=settings["threads"], level=_LEVELS[settings.get("graph_optimization", "all")]
-        )
+        return _EXAMPLE.format(threads=settings["threads"], level=_LEVELS[settings.get("graph_optimization", "all")])
 
     def open(self, path: Path, settings: Settings) -> OrtSession:
         """See `Target.open`."""
@@ -157,7 +155,6 @@ def _precision(args: dict[str, Any]) -> str:
 def _spec(node: Any) -> TensorSpec:
     dtype = node.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(
-        axis if isinstance(axis, int) else str(axis or f"{node.name}.{i}")
-        for i, axis in enumerate(node.shape)
+        axis if isinstance(axis, int) else str(axis or f"{node.name}.{i}") for i, axis in enumerate(node.shape)
     )
     return TensorSpec(node.name, _DTYPES.get(dtype, dtype), shape)

@@ -152,7 +152,6 @@ def _text(info: Any, key: str) -> str:
 def _spec(port: Any) -> TensorSpec:
     name = port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
     shape = tuple(
-        axis.get_length() if axis.is_static else f"{name}.{i}"
-        for i, axis in enumerate(port.get_partial_shape())
+        axis.get_length() if axis.is_static else f"{name}.{i}" for i, axis in enumerate(port.get_partial_shape())
     )
     return TensorSpec(name, port.get_element_type().to_dtype().name, shape)

@@ -68,9 +68,7 @@ class TfLite:
 
     def example(self, settings: Settings) -> str:
         """See `Target.example`."""
-        return _EXAMPLE.format(
-            threads=settings["threads"], resolver=_RESOLVERS[settings.get("delegate", "xnnpack")]
-        )
+        return _EXAMPLE.format(threads=settings["threads"], resolver=_RESOLVERS[settings.get("delegate", "xnnpack")])
 
     def open(self, path: Path, settings: Settings) -> TfLiteSession:
         """See `Target.open`."""

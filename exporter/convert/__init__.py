@@ -1,8 +1,8 @@
 """Converters, and the routes that they make from a source's format to a target's.
 
 A converter is a function ``convert(source, out, program) -> dict``: it reads the file `source`, writes the main file
-`out`, and keeps the names of inputs and outputs that stand in the JSON file `program`. Third parties add theirs with an entry point in the group
-``seatrial.converters``: ``"torch to myformat" = "module:function"``.
+`out`, and keeps the names of inputs and outputs that stand in the JSON file `program`. Third parties add theirs with
+an entry point in the group ``seatrial.converters``: ``"torch to myformat" = "module:function"``.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class Step:
         missing = self.missing()
         if missing:
             todo = f'pip install "seatrial[{self.extra}]"'
-            raise MissingPart(
-                f"the conversion {self.label}", f"the module {missing[0]} is not installed", todo
-            )
+            raise MissingPart(f"the conversion {self.label}", f"the module {missing[0]} is not installed", todo)
 
 
 _HERE = "seatrial.exporter.convert"

@@ -16,9 +16,7 @@ def convert(source: str, out: str, program: str) -> dict[str, Any]:
     import torch
 
     inputs, outputs = names(program)
-    exported = torch.onnx.export(
-        captured(source), dynamo=True, input_names=inputs, output_names=outputs, verbose=False
-    )
+    exported = torch.onnx.export(captured(source), dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
     model = exported.model_proto
     (Path(out).parent / "names.json").write_text(json.dumps(_module_paths(model), indent=1, sort_keys=True))
     store(model, Path(out))

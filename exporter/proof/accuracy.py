@@ -54,10 +54,7 @@ def score(
     """Score the outputs named `classes`, of shape (1, number of classes), against integer labels."""
     from scipy.stats import binomtest
 
-    right = [
-        (_top(a[classes]) == y, _top(b[classes]) == y)
-        for a, b, y in zip(reference, found, labels, strict=True)
-    ]
+    right = [(_top(a[classes]) == y, _top(b[classes]) == y) for a, b, y in zip(reference, found, labels, strict=True)]
     n = len(right)
     before, after = sum(a for a, _ in right) / n, sum(b for _, b in right) / n
     lost, won = sum(a and not b for a, b in right), sum(b and not a for a, b in right)

@@ -80,9 +80,7 @@ def degenerate(reference: Sequence[Feed]) -> list[str]:
         elif all(not a.any() for a in arrays):
             problems.append(f"the reference output {name!r} is all zeros, which proves nothing")
         elif len(arrays) > 1 and all(a.shape == arrays[0].shape and (a == arrays[0]).all() for a in arrays):
-            problems.append(
-                f"the reference output {name!r} is the same for all main samples, which proves nothing"
-            )
+            problems.append(f"the reference output {name!r} is the same for all main samples, which proves nothing")
     return problems
 
 
@@ -110,15 +108,13 @@ def compare(
     powers = {name: _power([sample[name] for sample in reference]) for name in reference[0]}
     main = [_output(name, powers[name], names, reference, found) for name in reference[0]]
     finite = [
-        i
-        for i, out in enumerate(edges[1])
-        if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values())
+        i for i, out in enumerate(edges[1]) if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values())
     ]
     skipped = [name for i, name in enumerate(edges[0]) if i not in finite]
     edge_outputs = []
     if finite:
-        kept = [[side[i] for i in finite] for side in edges]
-        edge_outputs = [_output(name, powers[name], *kept, edge=True) for name in reference[0]]  # type: ignore[arg-type]
+        names_, want, have = ([side[i] for i in finite] for side in edges)
+        edge_outputs = [_output(n, powers[n], names_, want, have, edge=True) for n in reference[0]]
     problems = [p for out in main for p in _problems(out, bar, "")]
     # Corner cases of a quantized model leave the calibrated range by design.
     if precision != "int8":
@@ -155,9 +151,7 @@ def _output(
     for sample, want, have in zip(samples, reference, found, strict=True):
         a, b = want[name], have.get(name)
         if b is None or b.shape != a.shape:
-            problem = (
-                "it is missing" if b is None else f"its shape is {list(b.shape)} instead of {list(a.shape)}"
-            )
+            problem = "it is missing" if b is None else f"its shape is {list(b.shape)} instead of {list(a.shape)}"
             return OutputParity(name, None, math.inf, math.inf, None, 0.0, sample, problem)
         equal, total = equal + int((a == b).sum()), total + a.size
         if a.dtype.kind == "f":

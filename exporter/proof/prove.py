@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import samples
 from ...core.errors import SeatrialError, from_dict
+from ...core.ids import content_id
 from ...devices.local import LocalDevice
 from ...targets import for_file, get
 from ..build import Artifact
@@ -105,7 +106,8 @@ class Prover:
             "artifact": str(artifact.path),
             "runs": [{"settings": dict(s)} for s in settings],
             "inputs": str(self.inputs),
-            "out": str(self.folder / f"{artifact.target}-{artifact.precision}"),
+            # Named after what ran: a later proof of other settings must not replace its outputs.
+            "out": str(self.folder / content_id([artifact.target, artifact.id, artifact.precision, list(settings)])),
         }
         runs: list[dict[str, Any]] = self.device.run(job, self.progress)["runs"]
         return runs
@@ -167,13 +169,11 @@ class Prover:
             return None
         return score(self.program.classes, labels, self.reference[group], found[group], self.max_drop)
 
-    def confirm(self, proof: Proof) -> Accuracy | None:
-        """Accuracy on the data kept for confirmation."""
-        return self._accuracy(self.sliced(samples.load(proof.outputs)), "confirm") if proof.outputs else None
+    def confirm(self, outputs: Path) -> Accuracy | None:
+        """Accuracy on the data kept for confirmation, from stored outputs."""
+        return self._accuracy(self.sliced(samples.load(outputs)), "confirm")
 
-    def blame(
-        self, artifact: Artifact, base: Artifact, proof: Proof, steps: Sequence[tuple[str, Path]]
-    ) -> str:
+    def blame(self, artifact: Artifact, base: Artifact, proof: Proof, steps: Sequence[tuple[str, Path]]) -> str:
         """The hop that broke a failed proof.
 
         Args:

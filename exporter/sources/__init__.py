@@ -64,7 +64,5 @@ def detect(
         raise UsageError(f"--arg {next(iter(args))}=...", "only a .py has a get_model() to give it to")
     if kind != "onnx" and (inputs or shapes or ranges):
         todo = "let get_args() give the example inputs"
-        raise UsageError(
-            "--inputs, --shape or --range", f"they are for an .onnx; {path.name} has get_args()", todo
-        )
+        raise UsageError("--inputs, --shape or --range", f"they are for an .onnx; {path.name} has get_args()", todo)
     return Source(path, kind, dict(args or {}), inputs, dict(shapes or {}), dict(ranges or {}))

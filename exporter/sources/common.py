@@ -60,9 +60,7 @@ def fill(
     groups = {use: data.load(Path(path), inputs, preprocess, use) for use, path in paths.items()}
     if "calibration" in groups:
         groups["calibration"], groups["held_out"] = split(groups["calibration"])
-    real = [feed for use in ("held_out", "evaluate") if use in groups for feed in groups[use].feeds][
-        :REAL_PROBES
-    ]
+    real = [feed for use in ("held_out", "evaluate") if use in groups for feed in groups[use].feeds][:REAL_PROBES]
     main, edges = probes.build(inputs, example, real)
     answers = [_twice(asked, run, name, feed) for name, feed in main]
     _save(folder, "main", [feed for _, feed in main], answers)

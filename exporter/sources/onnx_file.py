@@ -75,9 +75,7 @@ def load(path: Path) -> Any:
     try:
         import onnx
     except ImportError:
-        raise MissingPart(
-            f"the model {path}", "onnx is missing", 'pip install "seatrial[onnxruntime]"'
-        ) from None
+        raise MissingPart(f"the model {path}", "onnx is missing", 'pip install "seatrial[onnxruntime]"') from None
     asked = f"the model {path}"
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -85,17 +83,13 @@ def load(path: Path) -> Any:
         found = f"it is not a whole ONNX file: {str(error).splitlines()[0]}"
         raise UsageError(asked, found, "check the file's size, and download or export it again") from error
     if not model.graph.node or not model.graph.output:
-        raise UsageError(
-            asked, "it is not an ONNX model, or holds no graph", "check the file; export it again"
-        )
+        raise UsageError(asked, "it is not an ONNX model, or holds no graph", "check the file; export it again")
     for name in _external_names(model):
         check_external(asked, path.parent, name)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
-        raise UsageError(
-            asked, f"its external data can't be read: {error}", "keep the files together"
-        ) from error
+        raise UsageError(asked, f"its external data can't be read: {error}", "keep the files together") from error
     return model
 
 

@@ -138,9 +138,7 @@ def _user_error(path: str, what: str, error: BaseException) -> ChildFailed:
     text = str(error).strip().splitlines()
     head = f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
     found = "\n         ".join([f"{what}: {head}", *lines])
-    return ChildFailed(
-        f"the model {path}", found, "mend it; `python FILE` shows the whole", trace="\n".join(lines)
-    )
+    return ChildFailed(f"the model {path}", found, "mend it; `python FILE` shows the whole", trace="\n".join(lines))
 
 
 def _function(module: Any, path: str, name: str) -> Callable[..., Any]:
@@ -166,9 +164,7 @@ def _arguments(module: Any, path: str, args: Mapping[str, str]) -> dict[str, str
     for name in args:
         if name not in parameters and not takes_any:
             known = ", ".join(parameters) or "none"
-            raise UsageError(
-                f"--arg {name}=...", f"get_model() has no parameter {name!r}", f"it has: {known}"
-            )
+            raise UsageError(f"--arg {name}=...", f"get_model() has no parameter {name!r}", f"it has: {known}")
     return dict(args)
 
 
@@ -197,15 +193,11 @@ def _inputs(path: str, model: Any, args: Any) -> tuple[list[str], list[Any]]:
         names = _parameter_names(model, len(values))
     else:
         found = f"it returns {type(args).__qualname__}"
-        raise UsageError(
-            f"get_args() of {path}", found, "return a tuple of tensors, or a dict by parameter name"
-        )
+        raise UsageError(f"get_args() of {path}", found, "return a tuple of tensors, or a dict by parameter name")
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, torch.Tensor):
             todo = "return tensors only; fix other arguments inside the model"
-            raise UsageError(
-                f"get_args() of {path}", f"{name} is {type(value).__qualname__}, not a tensor", todo
-            )
+            raise UsageError(f"get_args() of {path}", f"{name} is {type(value).__qualname__}, not a tensor", todo)
     return names, values
 
 
@@ -227,9 +219,7 @@ def _declared(module: Any, path: str) -> tuple[list[str] | None, Preprocess | No
     if hasattr(module, "get_preprocess"):
         data = _call(path, "get_preprocess", module.get_preprocess)
         if not isinstance(data, Mapping):
-            raise UsageError(
-                f"get_preprocess() of {path}", f"it returns {type(data).__qualname__}", "return a dict"
-            )
+            raise UsageError(f"get_preprocess() of {path}", f"it returns {type(data).__qualname__}", "return a dict")
         preprocess = Preprocess.from_dict(data, f"get_preprocess() of {path}")
     return labels, preprocess
 

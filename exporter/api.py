@@ -100,28 +100,34 @@ def export(
         check_program(program)
         prover = Prover(program, folder / "proof", max_drop, say, limits.timeout_s)
         made = [
-            _one(builder, prover, program, name, kind, threads, allow_mismatch, outs[name, kind])
+            _one(builder, prover, program, name, kind, threads, allow_mismatch)
             for name in request.targets
             for kind in request.precisions
         ]
-        host = host_identity()
-        return [
-            Exported(
-                pack(
-                    outs[a.target, a.precision],
-                    program,
-                    a,
-                    p,
-                    host,
-                    None,
-                    names_file(builder, a),
-                    allow_mismatch,
-                ),
-                p,
-                a,
-            )
-            for a, p in made
-        ]
+        return [_pack(builder, prover, program, a, p, outs[a.target, a.precision], allow_mismatch) for a, p in made]
+
+
+def _pack(
+    builder: Builder,
+    prover: Prover,
+    program: Program,
+    artifact: Artifact,
+    proof: Proof,
+    out: Path,
+    allow_mismatch: bool,
+) -> Exported:
+    assert proof.outputs
+    bundle = pack(
+        out,
+        program,
+        artifact,
+        proof.to_dict(),
+        (prover.inputs, proof.outputs),
+        host_identity(),
+        names=names_file(builder, artifact),
+        allow_mismatch=allow_mismatch,
+    )
+    return Exported(bundle, proof, artifact)
 
 
 def check(
@@ -202,7 +208,6 @@ def _one(
     precision: str,
     threads: int,
     allow_mismatch: bool,
-    out: Path,
 ) -> tuple[Artifact, Proof]:
     base = builder.convert(program, target)
     artifact = builder.derive(program, base, precision)

@@ -1,0 +1,187 @@
+"""What a search found: views over its trials and launches. Nothing here is stored; everything can be asked again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..devices.arms import Arm
+from ..devices.launches import Launch
+from ..devices.results import Estimate, effects, estimate, summarise
+from ..devices.stats import t_interval
+from ..exporter.proof.parity import BARS_DB
+from . import race
+from .trials import Trial, feasible
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Median time of one inference with its interval, in ms; no interval after a single launch."""
+
+    ms: float
+    low_ms: float | None
+    high_ms: float | None
+    launches: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Trials by id, the launches of the race, and those of the confirmation (empty before it)."""
+
+    trials: Mapping[str, Trial]
+    raced: Sequence[Launch]
+    confirmed: Sequence[Launch] = field(default_factory=list)
+
+    @cached_property
+    def latency(self) -> dict[str, Latency]:
+        """By id; from the confirmation where the candidate took part in it.
+
+        In the race a candidate is timed against the reference of the same launch, so that launches of a busy hour
+        and of a quiet one can be held together.
+        """
+        found = {}
+        base = summarise(self.raced, _named(race.REFERENCE)).latency
+        for each in self.trials:
+            times = effects(self.raced, race.REFERENCE, each, "median")
+            if times and base:
+                found[each] = _scaled(base.centre, times)
+        for each in self.trials:
+            own = summarise(self.confirmed, _named(each)).latency if self.confirmed else None
+            if own:
+                found[each] = Latency(own.centre, own.low, own.high, own.n)
+        return found
+
+    @cached_property
+    def able(self) -> list[Trial]:
+        """Feasible trials that were timed, the fastest first."""
+        timed = [t for t in feasible(list(self.trials.values())) if t.id in self.latency]
+        return sorted(timed, key=lambda t: self.latency[t.id].ms)
+
+    @cached_property
+    def front(self) -> list[str]:
+        """Ids that no other beats in latency without losing quality, the fastest first."""
+        kept: list[str] = []
+        best = -math.inf
+        for trial in self.able:
+            if quality(trial) > best:
+                kept.append(trial.id)
+                best = quality(trial)
+        return kept
+
+    @cached_property
+    def defaults(self) -> list[str]:
+        """The default of each target and precision, at its fastest number of threads."""
+        found: dict[tuple[str, str], str] = {}
+        for trial in self.able:
+            if trial.candidate.is_default:
+                found.setdefault((trial.candidate.target, trial.candidate.precision), trial.id)
+        return list(found.values())
+
+    @cached_property
+    def finalists(self) -> list[str]:
+        """Who is timed again: the front, each target's fastest, and the defaults that they must beat."""
+        return list(dict.fromkeys([*self.front, *self._fastest.values(), *self.defaults]))
+
+    @cached_property
+    def winners(self) -> dict[str, str]:
+        """``best`` and each target's name → id of the fastest; from the confirmation where it was made."""
+        found = dict(self._fastest)
+        if found:
+            found["best"] = min(found.values(), key=lambda each: self.latency[each].ms)
+        return found
+
+    @property
+    def _fastest(self) -> dict[str, str]:
+        """The fastest of each target; once confirmed, of those that took part."""
+        timed = {name for launch in self.confirmed for name, run in launch.arms.items() if run.ok}
+        found: dict[str, str] = {}
+        for trial in self.able:
+            if not timed or trial.id in timed:
+                found.setdefault(trial.candidate.target, trial.id)
+        return found
+
+    def comparisons(self) -> list[Estimate]:
+        """The best against each default, from the confirmation: time of the best over time of the default."""
+        best = self.winners.get("best")
+        others = [each for each in self.defaults if each != best]
+        if not best or not self.confirmed:
+            return []
+        able = [each for each in others if effects(self.confirmed, each, best, "median")]
+        return [estimate(self.confirmed, each, best, confidence=race.CONFIDENCE) for each in able]
+
+    def reason(self, trial: Trial) -> str | None:
+        """Why a candidate was not chosen, in words; None for the chosen."""
+        if trial.status != "ok":
+            return trial.reason
+        if trial.id not in self.latency:
+            failed = [run.reason for launch in self.raced if (run := launch.arms.get(trial.id)) and not run.ok]
+            return f"not timed: {failed[0]}" if failed else "not timed"
+        winner = self.winners[trial.candidate.target]
+        if trial.id == winner:
+            return self._behind_best(trial)
+        return self._behind(winner, trial.id)
+
+    def _behind_best(self, trial: Trial) -> str | None:
+        best = self.winners["best"]
+        return None if trial.id == best else f"{self._behind(best, trial.id)}; the fastest on its own runtime"
+
+    def _behind(self, winner: str, other: str) -> str:
+        launches = self.confirmed if effects(self.confirmed, winner, other, "median") else self.raced
+        found = race.gap(launches, winner, other)
+        label = self.trials[winner].candidate.label
+        ratio = math.exp(sum(found) / len(found))
+        if len(found) < 2:
+            return f"{ratio:.2f} × the time of {label}"
+        interval = t_interval(found, race.CONFIDENCE)
+        span = f"{ratio:.3f} [{math.exp(interval.low):.3f}, {math.exp(interval.high):.3f}]"
+        if interval.low <= 0 <= interval.high:
+            return f"a tie with {label}: {span} × its time"
+        return f"{span} × the time of {label}"
+
+    def facts(self, trial: Trial) -> dict[str, Any]:
+        """Everything that can be selected by, as data."""
+        latency = self.latency.get(trial.id)
+        return {
+            "id": trial.id,
+            "target": trial.candidate.target,
+            "precision": trial.candidate.precision,
+            "settings": dict(trial.candidate.settings),
+            "status": trial.status,
+            "reason": self.reason(trial),
+            "latency_ms": latency.ms if latency else None,
+            "latency_low_ms": latency.low_ms if latency else None,
+            "latency_high_ms": latency.high_ms if latency else None,
+            "launches": latency.launches if latency else 0,
+            "accuracy": trial.accuracy,
+            "agreement": trial.agreement,
+            "sqnr_db": trial.sqnr_db,
+            "size_bytes": trial.size_bytes,
+            "load_ms": trial.load_ms,
+            "ran_precision": trial.proof["placement"].get("precision") if trial.proof else None,
+            "front": trial.id in self.front,
+            "chosen": trial.id in self.winners.values(),
+        }
+
+
+def quality(trial: Trial) -> float:
+    """What is weighed against speed: accuracy on labelled data, else agreement, else SQNR.
+
+    Above the bar of fp32 more decibels are worth nothing.
+    """
+    sqnr = None if trial.sqnr_db is None else min(trial.sqnr_db, BARS_DB["fp32"])
+    return next((value for value in (trial.accuracy, trial.agreement, sqnr) if value is not None), 0.0)
+
+
+def _named(name: str) -> Arm:
+    return Arm(name, "", "", "", {}, "")
+
+
+def _scaled(base_ms: float, times: Sequence[float]) -> Latency:
+    interval = t_interval(times)
+    if len(times) < 2:
+        return Latency(base_ms * math.exp(interval.centre), None, None, 1)
+    low, centre, high = (base_ms * math.exp(x) for x in (interval.low, interval.centre, interval.high))
+    return Latency(centre, low, high, len(times))

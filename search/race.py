@@ -1,0 +1,92 @@
+"""Racing: all candidates get one launch, those near their target's fastest get more until it is decided.
+
+Pure functions over launches: what to do next follows from what is stored, so a killed race goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..devices.launches import Launch
+from ..devices.results import effects
+from ..devices.stats import t_interval
+
+REFERENCE = "reference"
+SCREEN_ROUNDS = 4
+RACE_ROUNDS = 8
+ARMS_PER_LAUNCH = 6
+FAR = math.log(1.15)
+"""After one launch: so much slower than the fastest that noise, about 1 % a launch, can't explain it."""
+TIE = math.log(1.01)
+CONFIDENCE = 0.99
+FEWEST = 3
+MOST = 6
+
+
+@dataclass(frozen=True)
+class Next:
+    """The candidates of the next launch, and its rounds; no candidates where the race is over."""
+
+    ids: list[str]
+    rounds: int = 0
+
+
+def plan(launches: Sequence[Launch], groups: Mapping[str, Sequence[str]]) -> Next:
+    """What to launch next.
+
+    Args:
+        launches: all so far; each holds `REFERENCE` and candidates by id.
+        groups: ids by target; the race is for the fastest of each.
+    """
+    seen = {name for launch in launches for name in launch.arms}
+    new = [each for ids in groups.values() for each in ids if each not in seen]
+    if new:
+        return Next(new[:ARMS_PER_LAUNCH], SCREEN_ROUNDS)
+    racing = [each for ids in groups.values() for each in _racing(launches, ids)]
+    least = sorted(racing, key=lambda each: len(_times(launches, each)))
+    return Next(least[:ARMS_PER_LAUNCH], RACE_ROUNDS)
+
+
+def leader(launches: Sequence[Launch], ids: Sequence[str]) -> str | None:
+    """The fastest on average, against the reference; None where none was measured."""
+    means = {each: sum(times) / len(times) for each in ids if (times := _times(launches, each))}
+    return min(means, key=lambda each: means[each]) if means else None
+
+
+def gap(launches: Sequence[Launch], a: str, b: str) -> list[float]:
+    """Log of b over a, over launches that hold both; from the reference where no launch does."""
+    direct = effects(launches, a, b, "median")
+    if direct:
+        return direct
+    one, other = _times(launches, a), _times(launches, b)
+    return [sum(other) / len(other) - sum(one) / len(one)] if one and other else []
+
+
+def _times(launches: Sequence[Launch], name: str) -> list[float]:
+    return effects(launches, REFERENCE, name, "median")
+
+
+def _racing(launches: Sequence[Launch], ids: Sequence[str]) -> list[str]:
+    """Those of one target whose order is still open, with the leader that they race against."""
+    best = leader(launches, ids)
+    if best is None:
+        return []
+    rivals = [each for each in ids if each != best and _undecided(launches, best, each)]
+    return [best, *rivals] if rivals else []
+
+
+def _undecided(launches: Sequence[Launch], best: str, other: str) -> bool:
+    found = gap(launches, best, other)
+    if not found or sum(found) / len(found) > FAR:
+        return False  # it failed, or is far behind
+    together = effects(launches, best, other, "median")
+    if len(together) < FEWEST:
+        # A candidate may have met another leader so often that it had its share of launches.
+        return len(_times(launches, other)) < MOST
+    if len(together) >= MOST:
+        return False
+    interval = t_interval(together, CONFIDENCE)
+    settled = interval.low > 0 or interval.high < 0
+    return not settled and interval.half_width > TIE

@@ -1,0 +1,323 @@
+"""The deployment search: make every file once, prove every setting, race, confirm, pack."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import NothingMeasured, SeatrialError, UsageError
+from ..core.ids import content_id, file_sha256
+from ..core.paths import check_free, writing
+from ..core.process import Limits
+from ..devices.engine import Arm, Plan, Sitting
+from ..devices.facts import cores_given, cpu_flags
+from ..devices.launches import Launch
+from ..devices.store import Store
+from ..exporter.api import PRECISIONS, check, check_program, listed
+from ..exporter.build import Artifact, Builder
+from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
+from ..exporter.sources import Source, detect
+from . import race
+from .findings import Findings
+from .space import Candidate, candidates
+from .study import Study
+from .trials import Trial, Trials, feasible, relative
+
+Say = Callable[[str], None]
+CONFIRM_LAUNCHES = 6
+
+
+def search(
+    model: Path | str,
+    target: str | Sequence[str] = ("onnxruntime", "openvino", "tflite"),
+    *,
+    output: Path | str,
+    precision: str | Sequence[str] | None = None,
+    threads: Sequence[int] | None = None,
+    calibration: Path | str | None = None,
+    evaluate: Path | str | None = None,
+    confirm: Path | str | None = None,
+    max_drop: float = DEFAULT_MAX_DROP,
+    args: Mapping[str, str] | None = None,
+    inputs: Path | str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    ranges: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    limits: Limits = Limits(),
+    command: str = "",
+    say: Say | None = None,
+) -> Study:
+    """Find the fastest proven candidate for each target and over all; pack them into `output`.
+
+    The same call with the same arguments goes on where an earlier one stopped.
+
+    Args:
+        model: a ``.py`` with ``get_model()`` and ``get_args()``, or an ``.onnx``.
+        target: names of targets.
+        output: the study's folder.
+        precision: by default all that this CPU can run; int8 only with `calibration`.
+        threads: counts to try; by default 1 and all cores given.
+        calibration: a folder of pictures or an ``.npz``.
+        evaluate: labelled data that candidates are judged by.
+        confirm: labelled data that nothing is chosen by; the winners' accuracy is reported on it.
+        max_drop: accuracy that may be lost.
+        args: texts for the parameters of ``get_model``.
+        inputs: an ``.npz`` with example inputs of an ``.onnx``.
+        shapes: shapes to try, by input of an ``.onnx``.
+        ranges: low and high (exclusive), by integer input of an ``.onnx``.
+        seed: of the order of measurements.
+        overwrite: replace a study of other arguments.
+        limits: time and memory of each converter.
+        command: the command line, for the report.
+        say: takes one line about each step as it starts.
+
+    Raises:
+        NothingMeasured: no candidate could be made, proven and measured.
+        UsageError: bad arguments or data.
+        CannotDo: a missing part, an unsupported model.
+    """
+    say = say or (lambda text: None)
+    source = detect(model, args, Path(inputs) if inputs else None, shapes, ranges)
+    given = {"calibration": calibration, "evaluate": evaluate, "confirm": confirm}
+    data = {use: Path(path) for use, path in given.items() if path}
+    request = check(source, target, (), data)
+    wanted = _precisions(precision, "calibration" in data)
+    counts = tuple(threads or dict.fromkeys((1, len(cores_given()))))
+    space = candidates(request.targets, wanted, counts, cpu_flags())
+    folder = Path(output)
+    key = _key(source, data, space, max_drop, seed)
+    _prepare(folder, key, overwrite)
+    with Running(folder, key, limits, say) as running:
+        running.make(source, request.targets, data, space, max_drop)
+        running.race(seed)
+        running.confirm(seed)
+        return running.finish(running.program.name, max_drop, command)
+
+
+def _precisions(precision: str | Sequence[str] | None, calibrated: bool) -> tuple[str, ...]:
+    if precision is None:
+        return tuple(p for p in PRECISIONS if calibrated or p != "int8")
+    names = listed(precision)
+    for name in names:
+        if name not in PRECISIONS:
+            raise UsageError(f"precision {name!r}", "no such precision", f"known: {', '.join(PRECISIONS)}")
+    if "int8" in names and not calibrated:
+        raise UsageError("int8", "no calibration data given", "add --calibration DIR or FILE.npz")
+    return names
+
+
+def _key(source: Source, data: Mapping[str, Path], space: Sequence[Candidate], max_drop: float, seed: int) -> str:
+    """The id of a search: what would give other facts gives another id."""
+    args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in source.args.items()}
+    inputs = file_sha256(source.inputs) if source.inputs else None
+    shapes = {k: list(v) for k, v in source.shapes.items()}
+    ranges = {k: list(v) for k, v in source.ranges.items()}
+    files = {use: _data_id(path) for use, path in data.items()}
+    ids = [candidate.id for candidate in space]
+    return content_id([file_sha256(source.path), args, inputs, shapes, ranges, files, ids, max_drop, seed])
+
+
+def _data_id(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return content_id([[p.name, file_sha256(p)] for p in files])
+
+
+def _prepare(folder: Path, key: str, overwrite: bool) -> None:
+    """The study's folder: new, or one that this very search left behind."""
+    mark = folder / "work" / "key"
+    if mark.exists() and mark.read_text() == key:
+        return
+    if mark.exists() and not overwrite:
+        todo = "give the same arguments to go on with it, another -o, or --overwrite"
+        raise UsageError(f"the output {folder}", "it holds a search with other arguments", todo)
+    if not mark.exists():
+        check_free(folder, overwrite or (folder.is_dir() and not any(folder.iterdir())))
+    with writing(f"the output {folder}"):
+        if folder.exists():
+            shutil.rmtree(folder)
+        mark.parent.mkdir(parents=True)
+        mark.write_text(key)
+
+
+class Running:
+    """A search under way; every step looks first at what the store has."""
+
+    def __init__(self, folder: Path, key: str, limits: Limits, say: Say) -> None:
+        self.folder, self.key, self.limits, self.say = folder, key, limits, say
+        self.work = folder / "work"
+        self.costs: dict[str, float] = {}
+        self.store = Store(folder / "facts.sqlite")
+        self.trials = Trials(self.store, key)
+        self.builder = Builder(self.work, limits, say)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.builder.close()
+        self.store.close()
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.costs[stage] = self.costs.get(stage, 0.0) + time.monotonic() - start
+
+    def make(
+        self,
+        source: Source,
+        targets: Sequence[str],
+        data: Mapping[str, Path],
+        space: Sequence[Candidate],
+        max_drop: float,
+    ) -> None:
+        """Capture, convert, quantize and prove: one trial for each candidate."""
+        with self._timed("capture"):
+            self.program = self.builder.capture(source, targets, data)
+        check_program(self.program)
+        self.prover = Prover(self.program, self.work / "proof", max_drop, timeout_s=self.limits.timeout_s)
+        known = self.trials.all()
+        for target, precision in dict.fromkeys((c.target, c.precision) for c in space):
+            todo = [c for c in space if (c.target, c.precision) == (target, precision) and c.id not in known]
+            if not todo:
+                continue
+            made = self._artifact(target, precision)
+            for candidate in todo:
+                self.trials.add(self._prove(candidate, made))
+
+    def _artifact(self, target: str, precision: str) -> Artifact | SeatrialError:
+        try:
+            with self._timed("convert"):
+                base = self.builder.convert(self.program, target)
+            with self._timed("quantize"):
+                return self.builder.derive(self.program, base, precision)
+        except SeatrialError as error:
+            return error
+
+    def _prove(self, candidate: Candidate, made: Artifact | SeatrialError) -> Trial:
+        if isinstance(made, SeatrialError):
+            return Trial(candidate, "failed", f"{made.asked}: {made.found}")
+        self.say(f"proving {candidate.label}")
+        with self._timed("prove"):
+            proof = self.prover.prove(made, [dict(candidate.settings)])[0]
+        return self._trial(candidate, made, proof)
+
+    def _trial(self, candidate: Candidate, made: Artifact, proof: Proof) -> Trial:
+        if proof.error or proof.outputs is None:
+            return Trial(candidate, "failed", proof.error.found if proof.error else "it gave no outputs")
+        return Trial(
+            candidate,
+            "ok" if proof.ok else "infeasible",
+            "; ".join(proof.problems) or None,
+            relative(made.path, self.folder),
+            made.id,
+            relative(proof.outputs, self.folder),
+            made.size_bytes,
+            proof.to_dict(),
+            proof.load_ms,
+        )
+
+    def _arm(self, trial: Trial, name: str | None = None) -> Arm:
+        return Arm(
+            name or trial.id,
+            trial.candidate.target,
+            str((self.folder / str(trial.artifact)).resolve()),
+            str(trial.artifact_id),
+            dict(trial.candidate.settings),
+            str(self.prover.inputs.resolve()),
+            str((self.folder / str(trial.outputs)).resolve()),
+            trial.candidate.precision,
+        )
+
+    def race(self, seed: int) -> None:
+        """Time every feasible candidate, and those near the front until it is decided."""
+        known = self.trials.all()
+        able = feasible(list(known.values()))
+        if not able:
+            reasons = sorted({f"{t.candidate.label}: {t.reason}" for t in known.values()})
+            raise NothingMeasured("the search", "no candidate is feasible: " + "; ".join(reasons))
+        groups: dict[str, list[str]] = {}
+        for trial in able:
+            groups.setdefault(trial.candidate.target, []).append(trial.id)
+        launches = self.trials.launches("race")
+        reference = min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
+        if not race.plan(launches, groups).ids:
+            return
+        with self._timed("measure"), self._sitting("race", seed) as sitting:
+            sitting.keep(self._arm(reference, race.REFERENCE))
+            while (step := race.plan(launches, groups)).ids:
+                labels = ", ".join(known[each].candidate.label for each in step.ids)
+                self.say(f"timing, launch {len(launches) + 1}: {labels}")
+                arms = [self._arm(reference, race.REFERENCE), *(self._arm(known[each]) for each in step.ids)]
+                launches.append(self._launch(sitting, arms, step.rounds, reference))
+
+    def _launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
+        launch = sitting.launch(arms, rounds=rounds)
+        run = launch.arms[race.REFERENCE]
+        if not run.ok:
+            raise NothingMeasured("the search", f"the reference {reference.candidate.label} failed: {run.reason}")
+        return launch
+
+    def confirm(self, seed: int) -> None:
+        """Time the winners and all defaults once more: fresh processes, a fresh session, fresh samples."""
+        known = self.trials.all()
+        chosen = Findings(known, self.trials.launches("race")).finalists
+        done = len(self.trials.launches("confirm"))
+        if done >= CONFIRM_LAUNCHES:
+            return
+        with self._timed("confirm"), self._sitting("confirm", seed + 1) as sitting:
+            for count in range(done + 1, CONFIRM_LAUNCHES + 1):
+                self.say(f"confirming {len(chosen)} candidates, launch {count} of {CONFIRM_LAUNCHES}")
+                sitting.launch([self._arm(known[each]) for each in chosen])
+
+    def _sitting(self, stage: str, seed: int) -> Sitting:
+        return Sitting(
+            Plan(launches=CONFIRM_LAUNCHES),
+            seed=seed,
+            session=self.trials.session(stage),
+            store=self.store,
+            progress=self.say,
+            purpose="seatrial search",
+        )
+
+    def finish(self, title: str, max_drop: float, command: str) -> Study:
+        """Choose, pack, write ``study.json`` and ``report.html``."""
+        found = Findings(self.trials.all(), self.trials.launches("race"), self.trials.launches("confirm"))
+        facts = {
+            "key": self.key,
+            "title": title,
+            "command": command,
+            "max_drop": max_drop,
+            "seconds": self._seconds(),
+            "confirmed": self._confirmed(found),
+        }
+        study = Study.write(self.folder, found, self.program, facts)
+        for name, each in study.winners.items():
+            self.say(f"packing {name}")
+            study.pack(each, self.folder / name, overwrite=True)
+        return study
+
+    def _confirmed(self, found: Findings) -> dict[str, Any]:
+        """Accuracy of the finalists on data that nothing was chosen by."""
+        confirmed = {}
+        for each in found.finalists:
+            accuracy = self.prover.confirm(self.folder / str(found.trials[each].outputs))
+            if accuracy:
+                confirmed[each] = accuracy.found
+        return confirmed
+
+    def _seconds(self) -> dict[str, float]:
+        """What each stage took, over all runs of this search."""
+        file = self.work / "costs.json"
+        before: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        total = {s: before.get(s, 0.0) + self.costs.get(s, 0.0) for s in {*before, *self.costs}}
+        file.write_text(json.dumps(total))
+        return total
