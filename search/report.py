@@ -74,27 +74,40 @@ def _verdict(study: Study) -> tuple[str, list[str]]:
     headline = f"{name_of(best)}: {ms_text(best['latency_ms'])}\N{NO-BREAK SPACE}ms"
     if finite(best.get("accuracy")):
         headline += f" at {percent_text(best['accuracy'])} accuracy"
-    against = [pair for pair in study["comparisons"] if best["id"] in (pair["a"], pair["b"])]
-    lead = [
-        _accuracy_sentence(study, best),
-        *(_comparison_sentence(study, best, pair) for pair in against[:2]),
-    ]
-    if not against:
-        lead.append("It wasn't compared with the defaults in a fresh session.")
+    lead = [_accuracy_sentence(study, best), *_against_defaults(study, best)]
     return headline, lead
 
 
-def _comparison_sentence(study: Study, best: Candidate, pair: Mapping[str, Any]) -> str:
+def _against_defaults(study: Study, best: Candidate) -> list[str]:
+    """The hardest comparison with a default, then the hardest with one in fp32 where that is another."""
+    times = [time for pair in study["comparisons"] if (time := _time_of(best, pair))]
+    if not times:
+        return ["It wasn't compared with the defaults in a fresh session."]
+    known = by_id(study)
+    hardest = max(times, key=lambda time: float(time["ratio"]))
+    lead = [_comparison_sentence(study, "the fastest default beside it", hardest)]
+    plain = [time for time in times if time["other"] in known and known[time["other"]]["precision"] == "fp32"]
+    if plain and hardest not in plain:
+        nearest = max(plain, key=lambda time: float(time["ratio"]))
+        lead.append(_comparison_sentence(study, "the fastest default in fp32", nearest))
+    return lead
+
+
+def _time_of(best: Candidate, pair: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A comparison as time of the chosen one over time of the `other`; None where it isn't about the chosen one."""
+    if pair["a"] == best["id"]:
+        return {"other": pair["b"], "ratio": pair["ratio"], "low": pair["low"], "high": pair["high"]}
+    if pair["b"] == best["id"]:
+        return {"other": pair["a"], "ratio": 1 / pair["ratio"], "low": 1 / pair["high"], "high": 1 / pair["low"]}
+    return None
+
+
+def _comparison_sentence(study: Study, role: str, time: Mapping[str, Any]) -> str:
     """What one confirmed comparison says of the chosen one; faster only where the interval decides it."""
-    turned = pair["a"] != best["id"]
-    key = pair["a"] if turned else pair["b"]
-    time = {"ratio": 1 / pair["ratio"], "low": 1 / pair["high"], "high": 1 / pair["low"]} if turned else pair
-    speed = {"ratio": 1 / time["ratio"], "low": 1 / time["high"], "high": 1 / time["low"]}
-    candidate = by_id(study).get(key)
-    other = full_name(candidate) if candidate else key
-    if pair.get("role"):
-        other = f"{pair['role']} ({other})"
+    candidate = by_id(study).get(time["other"])
+    other = f"{role} ({full_name(candidate) if candidate else time['other']})"
     if time["high"] < 1:
+        speed = {"ratio": 1 / time["ratio"], "low": 1 / time["high"], "high": 1 / time["low"]}
         ratio, low, high = ratio_texts(speed)
         return f"{ratio} × as fast as {other}: interval {low} to {high}, in a fresh session."
     ratio, low, high = ratio_texts(time)
@@ -114,18 +127,14 @@ def _why_nothing(study: Study) -> list[str]:
     told = ", ".join(f"{count} {status_text(kind)}" for kind, count in kinds) or "none was tried"
     reasons = Counter(candidate["reason"] for candidate in tried if candidate.get("reason")).most_common(1)
     lead = [f"Of {len(tried)} candidates: {told}. The table says why, one by one."]
-    return lead + [
-        f"The most frequent reason, {count} of {len(tried)}: {reason}." for reason, count in reasons
-    ]
+    return lead + [f"The most frequent reason, {count} of {len(tried)}: {reason}." for reason, count in reasons]
 
 
 def _accuracy_sentence(study: Study, best: Candidate) -> str:
     n, agreement = evaluated(study), best.get("agreement")
     if not finite(best.get("accuracy")):
         tail = (
-            f" It agrees with the source model on {percent_text(agreement)} of the inputs."
-            if finite(agreement)
-            else ""
+            f" It agrees with the source model on {percent_text(agreement)} of the inputs." if finite(agreement) else ""
         )
         return "Accuracy not verified: no labelled data given." + tail
     counted = share_of(best["accuracy"], n)
@@ -173,9 +182,7 @@ def _signal(candidate: Candidate) -> str:
 
 
 def _notes(study: Study) -> str:
-    notes = list(study["notes"])
-    if best_of(study) and study["data"].get("evaluate") and not study["data"].get("confirm"):
-        notes.append("The accuracy of the chosen ones was not confirmed on other data: none were given.")
+    notes = study["notes"]
     if not notes:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -197,9 +204,7 @@ def _plot(study: Study) -> str:
     wide = report_plot.draw(points, width=1100, height=470, score_name=name, lines=lines, floor=floor)
     narrow = report_plot.draw(points, width=400, height=420, score_name=name, lines=lines, floor=floor)
     lost = len(study["candidates"]) - len(points)
-    caption = [
-        "Bars are intervals of the latency. Markers that would hide each other are moved apart, up or down."
-    ]
+    caption = ["Bars are intervals of the latency. Markers that would hide each other are moved apart, up or down."]
     if lines:
         caption.append(f"Dashed: {', '.join(text for _, text in lines)}, the lowest {name} allowed.")
     if 'class="down"' in wide:
@@ -213,9 +218,9 @@ def _plot(study: Study) -> str:
 
 
 def _score(study: Study) -> str:
-    """What stands for quality: accuracy where labelled data were given, else agreement with the source."""
-    scored = any(finite(candidate.get("accuracy")) for candidate in study["candidates"])
-    return "accuracy" if scored or study["data"].get("evaluate") else "agreement"
+    """What stands for quality: accuracy where it was found, else agreement with the source."""
+    found = {key for key in ("accuracy", "agreement") for each in study["candidates"] if finite(each.get(key))}
+    return "agreement" if found == {"agreement"} else "accuracy"
 
 
 def _points(study: Study, key: str) -> list[report_plot.Point]:
@@ -280,12 +285,11 @@ def _facts(study: Study) -> str:
     rows.append(("system", host["os"]))
     rows += [(target_text(name), version) for name, version in host["runtimes"].items()]
     rows.append(("source", f"{study['source']['name']} ({study['source']['id']})"))
-    for kind in ("calibration", "evaluate", "confirm"):
+    for kind in ("calibration", "held_out", "evaluate", "confirm"):
         part = data.get(kind)
-        rows.append((f"{kind} data", f"{part['name']}, {part['n']} samples" if part else "none"))
-    return "".join(
-        f"<div><dt>{escape(str(name))}</dt><dd>{escape(str(fact))}</dd></div>" for name, fact in rows
-    )
+        if part or kind != "held_out":
+            rows.append((f"{kind.replace('_', '-')} data", f"{part['name']}, {part['n']} samples" if part else "none"))
+    return "".join(f"<div><dt>{escape(str(name))}</dt><dd>{escape(str(fact))}</dd></div>" for name, fact in rows)
 
 
 def _cost(study: Study) -> str:

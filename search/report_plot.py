@@ -146,9 +146,7 @@ def linear_ticks(low: float, high: float, most: int) -> list[float]:
     return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def place_labels(
-    spots: Sequence[tuple[Box, float]], taken: Sequence[Box], area: Box, height: float
-) -> list[Box]:
+def place_labels(spots: Sequence[tuple[Box, float]], taken: Sequence[Box], area: Box, height: float) -> list[Box]:
     """A place for each label, given (the box of its marker, the width of its text): near, inside, on nothing.
 
     Greedy: each label tries places around its marker, farther and farther, and takes the cheapest. Covering
@@ -242,9 +240,7 @@ def _axes(frame: Frame, score_name: str, width: int, height: int) -> str:
     for tick in log_ticks(frame.low_ms, frame.high_ms, 6 if narrow else 12):
         x = frame.x(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{area.top}" y2="{area.bottom}"/>')
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{area.bottom + 18}" text-anchor="middle">{tick:.3g}</text>'
-        )
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{area.bottom + 18}" text-anchor="middle">{tick:.3g}</text>')
     ticks = linear_ticks(100 * frame.low, min(100 * frame.high, 100), 6)
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 1
     for tick in ticks:
@@ -254,8 +250,7 @@ def _axes(frame: Frame, score_name: str, width: int, height: int) -> str:
         parts.append(f'<text class="tick" {place}>{tick:.{digits}f}</text>')
     middle = (area.left + area.right) / 2
     parts.append(
-        f'<text class="axis" x="{middle:.0f}" y="{height - 8}" text-anchor="middle">'
-        "latency, ms (log) · faster ←</text>"
+        f'<text class="axis" x="{middle:.0f}" y="{height - 8}" text-anchor="middle">latency, ms (log) · faster ←</text>'
     )
     turn = f"translate(13 {(area.top + area.bottom) / 2:.0f}) rotate(-90)"
     parts.append(f'<text class="axis" transform="{turn}" text-anchor="middle">{escape(score_name)}, %</text>')
@@ -266,14 +261,10 @@ def _across(frame: Frame, lines: Sequence[tuple[float, str]]) -> str:
     parts, last = [], -math.inf
     for score, name in sorted(lines, reverse=True):
         y = frame.y(score)
-        parts.append(
-            f'<line class="bound" x1="{frame.area.left}" x2="{frame.area.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
+        parts.append(f'<line class="bound" x1="{frame.area.left}" x2="{frame.area.right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if frame.area.left > 60:  # a narrow picture has no margin for words; the caption names its lines
             last = max(y + 4, last + 14)
-            parts.append(
-                f'<text class="tick" x="{frame.area.right + 8}" y="{last:.1f}">{escape(name)}</text>'
-            )
+            parts.append(f'<text class="tick" x="{frame.area.right + 8}" y="{last:.1f}">{escape(name)}</text>')
     return "".join(parts)
 
 

@@ -27,6 +27,7 @@ from .report_text import (
 
 Study = Mapping[str, Any]
 Candidate = Mapping[str, Any]
+WORDS = {"faster": "the first is faster", "slower": "the second is faster", "open": "no difference decided"}
 FIGURES = ("latency, ms", "accuracy", "agreement", "SQNR, dB", "size")
 
 
@@ -37,9 +38,7 @@ def chosen_table(study: Study) -> str:
         candidate = candidates.get(pick["id"])
         if candidate is None:
             continue
-        best = (
-            ' <b class="badge best">over all</b>' if candidate["id"] == study["chosen"].get("overall") else ""
-        )
+        best = ' <b class="badge best">over all</b>' if candidate["id"] == study["chosen"].get("overall") else ""
         cells = [
             _cell("target", _dot(study, candidate) + escape(target_text(target)) + best),
             _cell("bundle", f"<code>{escape(str(pick['bundle']))}</code>"),
@@ -68,10 +67,7 @@ def candidates_table(study: Study) -> str:
             *_figures(study, candidate),
             _cell("outcome", _outcome(study, candidate)),
         ]
-        rows.append(
-            f'<tr id="c-{escape(candidate["id"])}" class="{escape(candidate["status"])}">'
-            f"{''.join(cells)}</tr>"
-        )
+        rows.append(f'<tr id="c-{escape(candidate["id"])}" class="{escape(candidate["status"])}">{"".join(cells)}</tr>')
     return _table(["candidate", *FIGURES, "outcome"], rows, "all sortable")
 
 
@@ -89,16 +85,12 @@ def comparison_list(study: Study) -> str:
         kind = "faster" if pair["high"] < 1 else "slower" if pair["low"] > 1 else "open"
         rows.append(
             f'<li class="{kind}"><p>{escape(names[0])} <span>against</span> {escape(names[1])}</p>'
-            '<div class="range" aria-hidden="true">'
+            f'<div class="range" role="img" aria-label="{escape(pair["text"])}" title="{escape(pair["text"])}">'
             f'<i style="left:{start:.1f}%;width:{end - start:.1f}%"></i>'
             f'<b style="left:{middle:.1f}%"></b></div>'
-            f"<p><strong>{ratio} ×</strong> <small>{low} to {high}</small><br>{escape(_said(pair))}</p></li>"
+            f"<p><strong>{ratio} ×</strong> <small>{low} to {high}</small><br>{WORDS[kind]}</p></li>"
         )
     return f'<ul class="pairs">{"".join(rows)}</ul>'
-
-
-def _said(pair: Mapping[str, Any]) -> str:
-    return ": ".join(str(pair[key]) for key in ("role", "text") if pair.get(key))
 
 
 def _order(candidate: Candidate) -> tuple[int, float]:
@@ -115,9 +107,7 @@ def _outcome(study: Study, candidate: Candidate) -> str:
     elif candidate["chosen"]:
         badge = '<b class="badge pick">chosen</b>'
     elif candidate["status"] != "ok":
-        badge = (
-            f'<b class="badge {escape(candidate["status"])}">{escape(status_text(candidate["status"]))}</b>'
-        )
+        badge = f'<b class="badge {escape(candidate["status"])}">{escape(status_text(candidate["status"]))}</b>'
     elif candidate["front"]:
         badge = '<b class="badge front">on the front</b>'
     else:
@@ -131,7 +121,9 @@ def _outcome(study: Study, candidate: Candidate) -> str:
 def _figures(study: Study, candidate: Candidate) -> list[str]:
     """The five cells of figures that both tables share."""
     latency, counted = candidate.get("latency_ms"), share_of(candidate.get("accuracy"), evaluated(study))
-    accuracy = percent_text(candidate.get("accuracy"))
+    accuracy, confirmed = percent_text(candidate.get("accuracy")), candidate.get("confirmed_accuracy")
+    if finite(confirmed):
+        counted = ", ".join(part for part in (counted, f"confirmed {percent_text(confirmed)}") if part)
     db, size = candidate.get("sqnr_db"), candidate.get("size_bytes")
     return [
         _cell("latency, ms", _with_small(ms_text(latency), interval_text(candidate)), latency),

@@ -63,9 +63,7 @@ def bytes_text(value: object) -> str:
     """Decimal megabytes, or kilobytes below one of them."""
     if not finite(value):
         return "–"
-    return (
-        f"{value / 1e6:.1f}\N{NO-BREAK SPACE}MB" if value >= 1e6 else f"{value / 1e3:.0f}\N{NO-BREAK SPACE}kB"
-    )
+    return f"{value / 1e6:.1f}\N{NO-BREAK SPACE}MB" if value >= 1e6 else f"{value / 1e3:.0f}\N{NO-BREAK SPACE}kB"
 
 
 def seconds_text(value: float) -> str:
