@@ -96,13 +96,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.launches < 1 or self.rounds < 1:
-            raise UsageError(
-                f"{self.launches} launches of {self.rounds} rounds", "less than one", "give at least 1"
-            )
+            raise UsageError(f"{self.launches} launches of {self.rounds} rounds", "less than one", "give at least 1")
         if self.stat not in STATS:
-            raise UsageError(
-                f"block statistic {self.stat!r}", "no such statistic", f"known: {', '.join(STATS)}"
-            )
+            raise UsageError(f"block statistic {self.stat!r}", "no such statistic", f"known: {', '.join(STATS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -132,9 +128,7 @@ def arms_from_paths(
     return arms, failed
 
 
-def arm_from_path(
-    path: str | Path, inputs: Path, name: str, *, threads: int | None = None, seed: int = 0
-) -> Arm:
+def arm_from_path(path: str | Path, inputs: Path, name: str, *, threads: int | None = None, seed: int = 0) -> Arm:
     """An arm out of a bundle's folder or a raw model file.
 
     A bundle brings its settings, golden inputs and their outputs. A raw file gets its runtime's default
@@ -171,9 +165,7 @@ def _arm_from_bundle(bundle: Bundle, name: str, threads: int | None) -> Arm:
     settings = bundle.settings | ({"threads": threads} if threads else {})
     model = bundle.model.absolute()
     reference = str(outputs) if outputs.is_file() else None
-    return Arm(
-        name, bundle.target, str(model), model_id(model), settings, str(inputs), reference, bundle.precision
-    )
+    return Arm(name, bundle.target, str(model), model_id(model), settings, str(inputs), reference, bundle.precision)
 
 
 def _make_inputs(path: Path, target: str, settings: Mapping[str, Any], out: Path, seed: int) -> None:
@@ -215,10 +207,7 @@ def _names(paths: Sequence[str | Path]) -> list[str]:
         names = ["/".join(p[-count:]) for p in parts]
         if len(set(names)) == len(set(parts)):
             break
-    return [
-        name if names.index(name) == i else f"{name} #{names[: i + 1].count(name)}"
-        for i, name in enumerate(names)
-    ]
+    return [name if names.index(name) == i else f"{name} #{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
 def _known(cls: type, what: str, data: Mapping[str, Any]) -> dict[str, Any]:

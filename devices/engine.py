@@ -86,9 +86,7 @@ class Sitting:
     def keep(self, arm: Arm) -> OpenArm:
         """Open an arm whose worker stays for all launches that name it: a search's resident reference."""
         self.drop(arm.name)
-        self._kept[arm.name] = OpenArm(
-            arm, self.plan, self._workdir / f"kept-{len(self._kept)}.log", self.counts
-        )
+        self._kept[arm.name] = OpenArm(arm, self.plan, self._workdir / f"kept-{len(self._kept)}.log", self.counts)
         return self._kept[arm.name]
 
     def drop(self, name: str) -> None:
@@ -185,9 +183,7 @@ def compare(
     decision = replace(decision, warnings=tuple(_doubts(one, other, rule)))
     seconds = time.monotonic() - start
     one, other = replace(one, arm=a), replace(other, arm=b)
-    return Comparison(
-        one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds
-    )
+    return Comparison(one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds)
 
 
 def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:
@@ -200,9 +196,7 @@ def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:
         sitting.say(f"launch {count} of at most {last}{_so_far(sitting, stat)}")
         failed = [run for run in sitting.launch(arms).arms.values() if not run.ok]
         if failed:
-            return without_comparison(
-                f"{failed[0].name} did not produce ({failed[0].status}): {failed[0].reason}"
-            )
+            return without_comparison(f"{failed[0].name} did not produce ({failed[0].status}): {failed[0].reason}")
         look = rule.look_at(count)
         if look is not None:
             b = effects(sitting.launches, BASE, CANDIDATE, stat)
@@ -258,9 +252,7 @@ def run_comparison(job: Mapping[str, Any], progress: Progress | None = None) -> 
     plan = Plan.from_dict(job.get("plan") or {})
     with ExitStack() as stack:
         where = _store(job.get("store"), stack)
-        sitting = Sitting(
-            plan, seed=job.get("seed"), session=job.get("session"), store=where, progress=progress
-        )
+        sitting = Sitting(plan, seed=job.get("seed"), session=job.get("session"), store=where, progress=progress)
         stack.enter_context(sitting)
         for count in range(1, plan.launches + 1):
             sitting.say(f"launch {count} of {plan.launches}")
@@ -292,9 +284,7 @@ def _bench_result(
 
     plan, launches = sitting.plan, sitting.launches
     found = [summarise(launches, arm) for arm in arms]
-    good = sorted(
-        (s for s in found if s.ok and s.latency), key=lambda s: s.latency.centre if s.latency else 0.0
-    )
+    good = sorted((s for s in found if s.ok and s.latency), key=lambda s: s.latency.centre if s.latency else 0.0)
     bad = [s for s in found if not s.ok]
     for name, error in unusable.items():
         bad.append(ArmSummary(Arm(name, "", "", "", {}, ""), "unusable", f"{error.asked}: {error.found}"))

@@ -46,9 +46,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerate < self.detect:
-            raise ValueError(
-                f"need 0 <= tolerate < detect, found tolerate {self.tolerate}, detect {self.detect}"
-            )
+            raise ValueError(f"need 0 <= tolerate < detect, found tolerate {self.tolerate}, detect {self.detect}")
         if not math.isclose(sum(look.share for look in self.looks), 1.0):
             raise ValueError("the looks must share out the whole of alpha")
 
@@ -112,9 +110,7 @@ def judge(effects: Sequence[float], canaries: Sequence[float], rule: Rule, look:
     alpha = rule.alpha * share
     effect = t_interval(effects, 1 - 2 * alpha)
     canary = t_interval(canaries, 1 - rule.canary_alpha * share)
-    detectable = math.expm1(
-        min(50.0, detectable_effect(effect.spread, effect.n, alpha, math.log1p(rule.tolerate)))
-    )
+    detectable = math.expm1(min(50.0, detectable_effect(effect.spread, effect.n, alpha, math.log1p(rule.tolerate))))
     verdict, reason, early = _first_that_holds(effect, canary, rule)
     return Decision(verdict, reason, last or early, effect, canary, detectable)
 

@@ -112,9 +112,7 @@ class OpenArm:
         self.run.opened["warm_iterations"] = warm["iterations"]
         # The lower quartile, so that a disturbed warm-up doesn't make blocks shorter than asked.
         usual = block_stat(warm["samples_ns"][len(warm["samples_ns"]) // 2 :], "lower_quartile")
-        self.run.k = counts.setdefault(
-            arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual)))
-        )
+        self.run.k = counts.setdefault(arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual))))
         self.timeout_s = max(plan.block_timeout_s, 100 * self.run.k * usual / 1e9)
 
     def ask(self, op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:

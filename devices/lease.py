@@ -60,22 +60,16 @@ def lease_file(device: str) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.lstat()
     except OSError as error:
-        raise NotWritten(
-            f"a lease on device {device!r}", str(error), "set SEATRIAL_LEASE_DIR to a folder"
-        ) from error
+        raise NotWritten(f"a lease on device {device!r}", str(error), "set SEATRIAL_LEASE_DIR to a folder") from error
     if folder.is_symlink() or owner.st_uid != os.getuid():
         found = f"{folder} belongs to somebody else"
-        raise NotWritten(
-            f"a lease on device {device!r}", found, "set SEATRIAL_LEASE_DIR to a folder of your own"
-        )
+        raise NotWritten(f"a lease on device {device!r}", found, "set SEATRIAL_LEASE_DIR to a folder of your own")
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in device)
     return folder / f"{safe}.lease"
 
 
 @contextmanager
-def _held(
-    device: str, mode: int, purpose: str, progress: Progress | None, timeout_s: float | None
-) -> Iterator[None]:
+def _held(device: str, mode: int, purpose: str, progress: Progress | None, timeout_s: float | None) -> Iterator[None]:
     held: dict[str, int] = _HELD.__dict__.setdefault("modes", {})
     path = lease_file(device)
     now = held.get(str(path))

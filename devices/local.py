@@ -64,15 +64,11 @@ class LocalDevice:
                 what = {"target": job["target"], "artifact": str(job["artifact"]), "settings": settings}
                 opened = worker.ask("open", OPEN_S, memory_bytes=job.get("memory_bytes"), **what)
                 answer |= {"load_ms": opened["load_ms"], "version": opened["version"]}
-                ran = worker.ask(
-                    "run", self.timeout_s, inputs=str(job["inputs"]), out=str(out / f"{index:02d}.npz")
-                )
+                ran = worker.ask("run", self.timeout_s, inputs=str(job["inputs"]), out=str(out / f"{index:02d}.npz"))
                 answer |= {"outputs": ran["outputs"], "n": ran["n"]}
                 answer["placement"] = worker.ask("placement", self.timeout_s)
             except ArmFailed as failed:
-                answer["error"] = as_error(
-                    failed, f"{job['target']}: run {Path(job['artifact']).name}"
-                ).to_dict()
+                answer["error"] = as_error(failed, f"{job['target']}: run {Path(job['artifact']).name}").to_dict()
         return answer
 
 

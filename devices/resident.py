@@ -62,18 +62,23 @@ class Resident:
             ArmFailed: no answer in time, the worker ended, answered with an error, or with something else
                 than JSON.
         """
-        line = json.dumps({"op": op, **arguments}).encode() + b"\n"
         deadline = time.monotonic() + timeout_s
         try:
-            view = memoryview(line)
-            while view:
-                view = view[os.write(self._write, view) :]
+            self._send({"op": op, **arguments})
+            answer = self._parse(op, self._line(op, deadline, timeout_s))
         except BrokenPipeError:
             raise self._ended(op) from None
-        answer = self._parse(op, self._line(op, deadline, timeout_s))
+        except KeyboardInterrupt:
+            self.child.kill()  # nobody waits for the answer any more
+            raise
         if "error" in answer:
             raise _failure(op, answer["error"])
         return answer
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        view = memoryview(json.dumps(request).encode() + b"\n")
+        while view:
+            view = view[os.write(self._write, view) :]
 
     def _line(self, op: str, deadline: float, timeout_s: float) -> bytes:
         """The next whole line; asleep in `poll` until there is something to read, or the time is up."""
@@ -90,9 +95,7 @@ class Resident:
             if not got:
                 raise self._ended(op)
             if size > MAX_ANSWER_BYTES:
-                self.child.kill(
-                    Exit("protocol", f"an answer to {op!r} of more than {MAX_ANSWER_BYTES >> 20} MiB")
-                )
+                self.child.kill(Exit("protocol", f"an answer to {op!r} of more than {MAX_ANSWER_BYTES >> 20} MiB"))
                 raise self._ended(op)
             parts.append(got)
         line, _, self._rest = b"".join(parts).partition(b"\n")
@@ -115,9 +118,7 @@ class Resident:
         verdict = self.child.classify()
         kind = "error" if verdict.kind == "ok" else verdict.kind
         tail = self.log_tail()
-        return ArmFailed(
-            kind, f"the worker ended during {op!r}: {verdict.detail}" + (f"; log: {tail}" if tail else "")
-        )
+        return ArmFailed(kind, f"the worker ended during {op!r}: {verdict.detail}" + (f"; log: {tail}" if tail else ""))
 
     def log_tail(self, lines: int = 3) -> str:
         """The last lines of what the runtime printed."""
@@ -147,9 +148,7 @@ class Resident:
 def _failure(op: str, data: Mapping[str, Any]) -> ArmFailed:
     error = from_dict(data)
     status = getattr(error, "kind", "error")
-    return ArmFailed(
-        status, f"{op}: {error.found}" if status == "oom" or not error.asked else _words(error), error
-    )
+    return ArmFailed(status, f"{op}: {error.found}" if status == "oom" or not error.asked else _words(error), error)
 
 
 def _words(error: SeatrialError) -> str:

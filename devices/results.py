@@ -153,9 +153,7 @@ def effects(launches: Sequence[Launch], a: str, b: str, stat: str) -> list[float
     return [effect for effect in found if effect is not None]
 
 
-def estimate(
-    launches: Sequence[Launch], a: str, b: str, stat: str = "median", confidence: float = 0.95
-) -> Estimate:
+def estimate(launches: Sequence[Launch], a: str, b: str, stat: str = "median", confidence: float = 0.95) -> Estimate:
     """Time of b over time of a, with Student's interval over launches; one launch has an infinite one.
 
     Raises:

@@ -39,9 +39,7 @@ class Interval:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; an infinite bound becomes None."""
-        return {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
-        }
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Interval:

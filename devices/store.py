@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 metadata = sa.MetaData()
 
-meta = sa.Table(
-    "meta", metadata, sa.Column("key", sa.String(64), primary_key=True), sa.Column("value", sa.Text)
-)
+meta = sa.Table("meta", metadata, sa.Column("key", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
 
 measurements = sa.Table(
     "measurements",
@@ -87,13 +85,9 @@ class Store:
                 sa.event.listen(self.engine, "connect", _prepare_sqlite)
             self._set_up()
         except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError) as error:
-            raise UsageError(
-                f"open the store {where}", str(error), "give a path, or a URL like sqlite:///f"
-            ) from error
+            raise UsageError(f"open the store {where}", str(error), "give a path, or a URL like sqlite:///f") from error
         except sa.exc.DatabaseError as error:
-            raise NotWritten(
-                f"open the store {where}", str(error.orig), "check the path and its rights"
-            ) from error
+            raise NotWritten(f"open the store {where}", str(error.orig), "check the path and its rights") from error
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Insert the measurements of one launch, all or none, unless they are there; their ids either way.

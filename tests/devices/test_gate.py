@@ -12,9 +12,7 @@ from seatrial.devices.gate import QUICK_LOOKS, Decision, Look, Rule, Verdict, ju
 RULE = Rule()
 
 
-def session(
-    true: float, rng: np.random.Generator, spread: float = 0.004, rule: Rule = RULE
-) -> tuple[Decision, int]:
+def session(true: float, rng: np.random.Generator, spread: float = 0.004, rule: Rule = RULE) -> tuple[Decision, int]:
     """A whole comparison whose launches scatter by `spread`, now and then much more, as on a shared machine."""
     n = rule.looks[-1].launches
     scale = spread * np.where(rng.random((2, n)) < 0.05, 3, 1)
@@ -74,9 +72,7 @@ def test_too_much_noise_asks_for_more_launches_and_is_invalid_at_the_last():
 
 
 def test_between_the_margins_is_inconclusive():
-    wide = [
-        0.03 + 1.5 * x for x in (0.02, -0.02, 0.03, -0.03, 0.01, -0.01, 0.02, -0.02, 0.03, -0.03, 0.0, 0.0)
-    ]
+    wide = [0.03 + 1.5 * x for x in (0.02, -0.02, 0.03, -0.03, 0.01, -0.01, 0.02, -0.02, 0.03, -0.03, 0.0, 0.0)]
     quiet = [0.001, -0.001] * 6
     assert judge(wide, quiet, RULE, 1).verdict == Verdict.INCONCLUSIVE
 
