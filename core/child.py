@@ -14,24 +14,45 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .errors import ChildFailed, SeatrialError
+from .errors import ChildFailed, NotWritten, SeatrialError
+from .paths import MAKE_ROOM, NO_ROOM
 
 
 def die_with_parent() -> None:
-    """End this process when its parent ends, however that happens."""
+    """End this process, and what it started, when its parent ends, however that happens."""
     parent = int(os.environ.get("SEATRIAL_PARENT", "0"))
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        _guard_group()
+        _on_parents_death(signal.SIGKILL)
     else:
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     if parent and os.getppid() != parent:  # it was gone before we asked
         os._exit(1)
 
 
+def _on_parents_death(signum: int) -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signum)
+
+
+def _guard_group() -> None:
+    """Leave a sleeping process that ends our group after us: the kernel tells of a death to children only."""
+    leader = os.getpid()
+    if os.getpgid(0) != leader or os.fork():
+        return
+    os.closerange(0, 1 << 16)  # a pipe of ours must end with us
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    _on_parents_death(signal.SIGTERM)
+    if os.getppid() == leader:
+        signal.sigwait({signal.SIGTERM})
+    os.killpg(leader, signal.SIGKILL)
+
+
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
@@ -39,31 +60,37 @@ def main(workdir: str) -> None:
     """Do the job in `workdir`."""
     die_with_parent()
     job = json.loads(Path(workdir, "job.json").read_text())
-    answer = _answer(job["function"], job["args"])
+    answer = _answer(job["function"], job["args"], job["label"])
     part = Path(workdir, "result.json.part")
-    part.write_text(json.dumps(answer))
-    os.replace(part, Path(workdir, "result.json"))
+    try:
+        part.write_text(answer)
+        os.replace(part, Path(workdir, "result.json"))
+    except OSError:
+        traceback.print_exc()
+        os._exit(os.EX_IOERR)
     sys.stdout.flush()
     sys.stderr.flush()
     # A normal exit after torch or a runtime costs up to two seconds and can crash in destructors; all files are closed.
     os._exit(0)
 
 
-def _answer(function: str, args: dict[str, Any]) -> dict[str, Any]:
+def _answer(function: str, args: dict[str, Any], label: str) -> str:
     module, _, name = function.partition(":")
     try:
-        return {"result": getattr(importlib.import_module(module), name)(**args)}
+        return json.dumps({"result": getattr(importlib.import_module(module), name)(**args)})
     except SeatrialError as error:
-        traceback.print_exc()
-        return {"error": error.to_dict()}
+        failure = error
     except MemoryError as error:
-        traceback.print_exc()
-        return {"error": ChildFailed(function, f"out of memory: {error}", kind="oom").to_dict()}
-    except Exception as error:
-        traceback.print_exc()
+        failure = ChildFailed(label, f"out of memory: {error}", kind="oom")
+    except (Exception, SystemExit) as error:
         text = str(error).strip()
         found = f"{type(error).__name__}: {text[:2000]}" if text else type(error).__name__
-        return {"error": ChildFailed(function, found, "the last lines of the log tell more").to_dict()}
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            failure = NotWritten(label, found, MAKE_ROOM)
+        else:
+            failure = ChildFailed(label, found, "the last lines of the log tell more")
+    traceback.print_exc()
+    return json.dumps({"error": failure.to_dict()})
 
 
 if __name__ == "__main__":

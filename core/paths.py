@@ -12,6 +12,9 @@ from pathlib import Path
 
 from .errors import NotWritten, UsageError
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAKE_ROOM = "free some room, or let XDG_CACHE_HOME name a folder on a larger disk"
+
 
 def cache_dir() -> Path:
     """The user's cache folder for us."""
@@ -25,10 +28,9 @@ def writing(asked: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        todo = {
-            errno.ENOSPC: "free some room, or write elsewhere with -o",
-            errno.EDQUOT: "free some room, or write elsewhere with -o",
-        }.get(error.errno or 0, "choose a folder that you may write to with -o")
+        todo = "choose a folder that you may write to with -o"
+        if error.errno in NO_ROOM:
+            todo = "free some room, or write elsewhere with -o"
         raise NotWritten(asked, error.strerror or str(error), todo) from error
 
 

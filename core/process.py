@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ChildFailed, from_dict
+from .errors import ChildFailed, NotWritten, SeatrialError, from_dict
+from .paths import MAKE_ROOM
 
 GIB = 1 << 30
 _ALIVE: set[Child] = set()
@@ -188,7 +189,9 @@ class Running:
             return result
         raise self._failure(verdict)
 
-    def _failure(self, verdict: Exit) -> ChildFailed:
+    def _failure(self, verdict: Exit) -> SeatrialError:
+        if self.child.process.returncode == os.EX_IOERR:
+            return NotWritten(self.label, f"its answer could not be written to {self.workdir}", MAKE_ROOM)
         todo = {
             "timeout": "give it more time with --timeout, or look at the log to see where it stood",
             "oom": "give it more memory with --memory, or use a smaller model or fewer samples",
@@ -215,7 +218,7 @@ def start(
     """
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "result.json").unlink(missing_ok=True)
-    (workdir / "job.json").write_text(json.dumps({"function": function, "args": dict(args)}))
+    (workdir / "job.json").write_text(json.dumps({"function": function, "args": dict(args), "label": label}))
     child = Child(module_command("seatrial.core.child", str(workdir.resolve())), workdir / "log.txt", env=env)
     return Running(function, child, workdir, limits, label)
 

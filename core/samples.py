@@ -33,4 +33,4 @@ def load(path: Path | str) -> list[Feed]:
         for key in sorted(file.files):
             index, name = key.split("/", 1)
             feeds.setdefault(index, {})[name] = file[key]
-    return list(feeds.values())
+    return [feeds[index] for index in sorted(feeds, key=int)]

@@ -1,0 +1,153 @@
+"""Shared fixtures: folders of the tests' own, the command as a user runs it, tiny models, one small bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TORCH_MODEL = """
+import torch
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = torch.nn.Linear(8, 16)
+        self.last = torch.nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)))
+
+
+def get_model():
+    return Tiny().eval()
+
+
+def get_args():
+    return (torch.randn(1, 8, generator=torch.Generator().manual_seed(1)),)
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache and a lease of this session's own: no test waits for, or sees, what else runs on this machine."""
+    folder = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("SEATRIAL_LEASE_DIR", str(folder / "lease"))
+        yield
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def fails(self, code: int, *words: str) -> None:
+        """It ended with `code` and one clear error that holds all `words`."""
+        assert self.code == code, self.err
+        assert "Traceback" not in self.err + self.out, self.err
+        assert "unexpected error" not in self.err, self.err
+        assert len(re.findall("^[Ee]rror: ", self.err, re.MULTILINE)) == (code != 130), self.err
+        for word in words:
+            assert word in self.err, f"{word!r} is not in:\n{self.err}"
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """`cli("export", "a.onnx", cwd=..., env=...)` runs the real command in a process of its own."""
+
+    def run(
+        *args: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        timeout: float = 120,
+        **options: Any,
+    ) -> Ran:
+        argv = [*prefix, *COMMAND, *map(str, args)]
+        full = {**os.environ, **(env or {})}
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env=full,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+COMMAND = (sys.executable, "-P", "-m", "seatrial")
+
+
+def write_onnx(path: Path, *, free: bool = False, repeat: int = 1) -> Path:
+    """`x` of (1, 8) or (batch, 8) → MatMul, Tanh → `y`; more layers of (8, 8) with `repeat`."""
+    onnx = pytest.importorskip("onnx")
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes, weights, at = [], [], "x"
+    for i in range(repeat):
+        out = "y" if i == repeat - 1 else f"t{i}"
+        weights.append(numpy_helper.from_array(rng.standard_normal((8, 8)).astype(np.float32), f"w{i}"))
+        nodes += [helper.make_node("MatMul", [at, f"w{i}"], [f"m{i}"]), helper.make_node("Tanh", [f"m{i}"], [out])]
+        at = out
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch" if free else 1, 8]) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx() -> Callable[..., Path]:
+    """`tiny_onnx(path, free=False, repeat=1)` writes a tiny ONNX model."""
+    return write_onnx
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    """A tiny ONNX model in a fresh folder."""
+    return write_onnx(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def torch_file(tmp_path: Path) -> Path:
+    """A tiny torch model's file in a fresh folder."""
+    path = tmp_path / "tiny.py"
+    path.write_text(TORCH_MODEL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> Path:
+    """A real bundle of the tiny ONNX model for ONNX Runtime; copy it before changing it."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("exported")
+    write_onnx(folder / "tiny.onnx")
+    done = cli("export", "tiny.onnx", "-o", "bundle", cwd=folder)
+    assert done.code == 0, done.err
+    assert json.loads((folder / "bundle" / "manifest.json").read_text())["target"] == "onnxruntime"
+    return folder / "bundle"
