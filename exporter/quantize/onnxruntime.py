@@ -172,7 +172,7 @@ def _quantized(
     import onnx
     import onnxruntime.quantization as ort
 
-    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(ort.CalibrationDataReader):
         """Hands out the samples, once."""
 
         def __init__(self) -> None:
@@ -297,12 +297,14 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _count(model: onnx.ModelProto) -> tuple[Counter[str], Counter[str]]:
-    """Operations fed by int8 in every place that carries data, and the others, by type."""
+    """Operations between int8 and int8 (a layer with weights may end in float), and the others, by type."""
     restored = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    rounded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     int8: Counter[str] = Counter()
     other: Counter[str] = Counter()
     for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            fed = set(node.input[:2] if node.op_type in _LINEAR else node.input[:1])
-            (int8 if fed and fed <= restored else other)[node.op_type] += 1
+        if node.op_type in _LINEAR:
+            (int8 if set(node.input[:2]) <= restored else other)[node.op_type] += 1
+        elif node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            (int8 if node.input[0] in restored and node.output[0] in rounded else other)[node.op_type] += 1
     return int8, other
