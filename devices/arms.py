@@ -203,6 +203,7 @@ def _inputs_of(path: Path, target: str, settings: Mapping[str, Any]) -> list[Ten
 def _names(paths: Sequence[str | Path]) -> list[str]:
     """The last parts of the paths, as many as tell them apart; a number where they are the same."""
     parts = [Path(path).absolute().parts for path in paths]
+    names: list[str] = []
     for count in range(1, max((len(p) for p in parts), default=0)):
         names = ["/".join(p[-count:]) for p in parts]
         if len(set(names)) == len(set(parts)):

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,10 +129,20 @@ def test_launches_are_stored_as_they_come_and_go_on_after_a_restart(arm, tmp_pat
     assert rows[0]["facts"]["runtime"]["name"] == "onnxruntime"
 
 
-def test_more_work_is_slower_and_bench_says_so(model, tmp_path):
-    small, large = model("small.onnx", 10), model("large.onnx", 40)
-    plan = Plan(launches=3, rounds=3, block_ms=5, warm_s=0.02)
-    result = engine.bench([large, small, tmp_path / "absent.onnx"], plan=plan, seed=1, store=tmp_path / "s.db")
+def test_twenty_times_the_work_takes_much_longer(model, tmp_path):
+    arms, _ = arms_from_paths([model("small.onnx", 5), model("large.onnx", 100)], tmp_path)
+    with engine.Sitting(FEW) as sitting:
+        effect = sitting.launch(arms).effect("small.onnx", "large.onnx", "median")
+    assert effect is not None
+    assert effect > np.log(3)
+
+
+def test_bench_orders_by_speed_and_says_what_is_decided(model, tmp_path, quiet):
+    quiet(lambda artifact: 1.1 if "large" in artifact else 1.0)
+    small, large = model("small.onnx", 10), model("large.onnx", 11)
+    result = engine.bench(
+        [large, small, tmp_path / "absent.onnx"], plan=replace(FEW, launches=3), seed=1, store=tmp_path / "s.db"
+    )
     assert [arm.arm.name for arm in result.arms] == ["small.onnx", "large.onnx", "absent.onnx"]
     assert result.arms[0].ran_precision == "fp32"
     assert result.arms[2].status == "unusable"
@@ -140,6 +151,22 @@ def test_more_work_is_slower_and_bench_says_so(model, tmp_path):
     assert result.canary is not None
     assert json.loads(json.dumps(result.to_dict()))["schema"] == "seatrial.bench/1"
     assert len(Store(tmp_path / "s.db").find(session=result.session)) == 9  # a duplicate of the first too
+
+
+def test_an_arm_that_failed_is_not_tried_again_and_the_others_go_on(model, tmp_path, quiet):
+    quiet(lambda artifact: 1.0)
+    good = arm_from_path(model("a.onnx"), tmp_path / "in.npz", "a")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    bad = Arm("b", "onnxruntime", str(tmp_path / "broken.onnx"), "id", good.settings, good.inputs)
+    result = engine.bench([bad, good, good.named("c")], plan=replace(FEW, launches=3), seed=1)
+    assert [(arm.arm.name, arm.status) for arm in result.arms[2:]] == [("b", "error")]
+    assert [("b" in launch.arms, launch.arms["a"].ok) for launch in result.launches] == [
+        (True, True),
+        (False, True),
+        (False, True),
+    ]
+    assert result.canary is not None  # of the first that works
+    assert result.canary.n == 2
 
 
 def test_bench_of_one_that_cannot_be_tried_is_its_own_error(tmp_path):

@@ -135,15 +135,26 @@ def test_a_memory_limit_is_oom(model, tmp_path):
     assert failed.value.status == "oom", failed.value.reason
 
 
-def test_a_parent_that_is_killed_leaves_no_orphan(tmp_path):
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom seatrial.devices.resident import Resident\n"
-        f"worker = Resident(Path({str(tmp_path / 'log')!r}))\n"
-        "try:\n    worker.ask('stats', 60)\nfinally:\n    print(worker.pid, flush=True)\ntime.sleep(60)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True)
+PARENT = """
+import sys
+from pathlib import Path
+from seatrial.devices.resident import Resident
+model, feed, log = sys.argv[1:]
+worker = Resident(Path(log))
+settings = {"threads": 1, "graph_optimization": "all"}
+worker.ask("open", 60, target="onnxruntime", artifact=model, settings=settings)
+worker.ask("first", 60, inputs=feed, reference=None, bar_db=0)
+print(worker.pid, flush=True)
+worker.ask("warm", 90, iterations=1, seconds=80)
+"""
+
+
+def test_a_parent_that_is_killed_leaves_no_orphan_even_in_the_middle_of_a_block(model, tmp_path):
+    line = [sys.executable, "-P", "-c", PARENT, str(model()), feed_file(tmp_path), str(tmp_path / "log")]
+    parent = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
+    time.sleep(0.3)
     assert psutil.pid_exists(pid)
     parent.kill()
     parent.wait()
