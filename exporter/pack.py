@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import samples
-from ..core.bundle import MANIFEST, SCHEMA, Bundle
+from ..core.bundle import MANIFEST, SCHEMA, SEAL, Bundle, seal
 from ..core.ids import file_sha256
 from ..core.paths import whole_folder
 from ..targets import get
@@ -66,6 +66,7 @@ def pack(
             if path.is_file()
         }
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        (part / SEAL).write_text(seal(part / MANIFEST))
         if measurements:
             (part / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
     return Bundle.read(out)

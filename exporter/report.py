@@ -74,7 +74,7 @@ def _tables(proof: dict[str, Any]) -> list[str]:
     if not parity:
         return []
     head = [
-        "| output | SQNR, dB | max abs | max rel | cosine | exact | worst sample |",
+        "| output | SQNR, dB | worst, dB | max abs | max rel | cosine | exact | worst sample |",
         "|---|---|---|---|---|---|---|",
     ]
     lines = ["## Main samples", "", *head, *map(_row, parity["outputs"])]
@@ -86,9 +86,9 @@ def _tables(proof: dict[str, Any]) -> list[str]:
 
 
 def _row(out: dict[str, Any]) -> str:
-    sqnr = "" if out["sqnr_db"] is None else f"{out['sqnr_db']:.1f}"
+    sqnr, worst = ("" if out[key] is None else f"{out[key]:.1f}" for key in ("sqnr_db", "worst_db"))
     cosine = "" if out["cosine"] is None else f"{out['cosine']:.8f}"
     return (
-        f"| {out['name']} | {sqnr} | {out['max_abs']:.3g} | {out['max_rel']:.3g} | {cosine} | {out['exact']:.2%} | "
+        f"| {out['name']} | {sqnr} | {worst} | {out['max_abs']:.3g} | {out['max_rel']:.3g} | {cosine} | {out['exact']:.2%} | "
         f"{out['worst']} |"
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import SeatrialError
-from ..core.paths import cache_dir, writing
+from ..core.errors import NotWritten, SeatrialError
+from ..core.paths import MAKE_ROOM, NO_ROOM, cache_dir, writing
 
 KEEP_DAYS = 7
 _KEPT = {".txt", ".md"}
@@ -18,16 +18,21 @@ _KEPT = {".txt", ".md"}
 
 @contextmanager
 def workspace(name: str) -> Iterator[Path]:
-    """A fresh folder ``CACHE/runs/NAME-TIME-PID``."""
+    """A fresh folder ``CACHE/runs/NAME-TIME-...``."""
     runs = cache_dir() / "runs"
-    folder = runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    with writing(f"the work folder {folder}"):
-        folder.mkdir(parents=True)
+    with writing(f"a work folder in {runs}"):
+        runs.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-", dir=runs))
     _forget_old(runs)
     try:
         yield folder
     except SeatrialError:
         _keep_logs(folder)
+        raise
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if error.errno in NO_ROOM:
+            raise NotWritten(f"the work folder {folder}", error.strerror or str(error), MAKE_ROOM) from error
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

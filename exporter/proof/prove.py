@@ -37,7 +37,6 @@ class Proof:
         load_ms: time to open it.
         outputs: Samples file of its outputs, in the order of `Prover.inputs`.
         accuracy: on labelled data, where given.
-        hop: the hop that broke, or None.
         problems: all that is wrong, in words.
         error: why it could not run at all.
     """
@@ -48,7 +47,6 @@ class Proof:
     load_ms: float | None = None
     outputs: Path | None = None
     accuracy: Accuracy | None = None
-    hop: str | None = None
     problems: list[str] = field(default_factory=list)
     error: SeatrialError | None = None
 
@@ -64,7 +62,6 @@ class Proof:
             "parity": self.parity.to_dict() if self.parity else None,
             "placement": {k: v for k, v in self.placement.items() if k != "times"},
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
-            "hop": self.hop,
             "problems": self.problems,
         }
 
@@ -113,13 +110,15 @@ class Prover:
         return runs
 
     def _judge(self, artifact: Artifact, run: dict[str, Any]) -> Proof:
-        if run["error"]:
-            return Proof(run["settings"], error=from_dict(run["error"]), hop=f"runtime ({artifact.target})")
+        error = from_dict(run["error"]) if run["error"] else None
+        if run["outputs"] is None:
+            return Proof(run["settings"], error=error)
         found = self.sliced(samples.load(run["outputs"]))
         placement = run["placement"] or {}
         check = self._parity(artifact, found)
         accuracy = self._accuracy(found, "evaluate")
-        problems = list(check.problems)
+        # Outputs and an error: it ran, but not where it was asked to.
+        problems = check.problems + ([error.found] if error else [])
         if artifact.precision == "int8" and accuracy and accuracy.failed:
             problems.append(f"accuracy dropped by more than {self.max_drop:g}: {accuracy.note}")
         ran = placement.get("precision")
