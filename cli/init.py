@@ -63,7 +63,7 @@ _TORCH = (
 def command(checkpoint: Path | None, output: Path, overwrite: bool) -> None:
     """Write a commented model.py that seatrial can export, to fill in for your own model."""
     from ..core.errors import UsageError
-    from ..core.paths import writing
+    from ..core.paths import whole_file
 
     if checkpoint and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}", "no such file")
@@ -71,6 +71,6 @@ def command(checkpoint: Path | None, output: Path, overwrite: bool) -> None:
         raise UsageError(f"the output {output}", "it exists", "add --overwrite, or choose another -o")
     load = _LOADERS.get(checkpoint.suffix, _TORCH) if checkpoint else _LOADERS[""]
     text = _TEMPLATE.format(name=output.name, checkpoint=str(checkpoint) if checkpoint else None, load=load)
-    with writing(f"the output {output}"):
-        output.write_text(text)
+    with whole_file(output) as part:
+        part.write_text(text)
     click.echo(f"{output} written. Fill in the marked lines, then: seatrial export {output}")

@@ -48,7 +48,7 @@ def command(bundle: Path, file: Path, top: int, output: Path | None, as_json: bo
 def _write(path: Path, outputs: dict[str, Any]) -> None:
     import numpy as np
 
-    from ..core.paths import writing
+    from ..core.paths import whole_file
 
-    with writing(f"the output {path}"), path.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **outputs)

@@ -13,8 +13,13 @@ from .specs import TensorSpec
 
 SCHEMA = "seatrial.bundle/1"
 MANIFEST = "manifest.json"
-OUTSIDE = {MANIFEST, "measurements.json"}
-"""Files that the hashes don't cover: the manifest itself, and what changes with every measurement."""
+SEAL = "manifest.sha256"
+"""The manifest's own hash, as ``sha256sum -c`` reads it."""
+
+OUTSIDE = {MANIFEST, SEAL, "measurements.json"}
+"""Files that the manifest doesn't cover: itself, its hash, and what changes with every measurement."""
+
+EXPORT_AGAIN = "export it again; don't ship this one"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Bundle:
 
         Raises:
             UsageError: no such folder, no manifest, or a schema that this version doesn't know.
+            CheckFailed: the manifest has changed.
         """
         path = Path(path)
         file = path / MANIFEST
@@ -37,6 +43,8 @@ class Bundle:
             found = "a file" if path.exists() else "no such folder"
             raise UsageError(f"the bundle {path}", found, "give the folder that `seatrial export` wrote")
         try:
+            if (path / SEAL).is_file() and (path / SEAL).read_bytes() != seal(file).encode():
+                raise CheckFailed(f"the bundle {path}", f"{MANIFEST} or {SEAL} has changed", EXPORT_AGAIN)
             manifest = json.loads(file.read_text())
         except FileNotFoundError:
             raise UsageError(f"the bundle {path}", f"no {MANIFEST} in it", "is it a bundle?") from None
@@ -98,9 +106,15 @@ class Bundle:
         present = {str(p.relative_to(self.path)) for p in self.path.rglob("*") if p.is_file()} - OUTSIDE
         present = {name for name in present if "__pycache__" not in name}
         bad = [f"{name} is missing" for name in sorted(listed.keys() - present)]
+        bad += [] if (self.path / SEAL).is_file() else [f"{SEAL} is missing"]
         bad += [f"{name} is not in the manifest" for name in sorted(present - listed.keys())]
         for name in sorted(listed.keys() & present):
             if file_sha256(self.path / name) != listed[name]["sha256"]:
                 bad.append(f"{name} has changed")
         if bad:
-            raise CheckFailed(f"the bundle {self.path}", "; ".join(bad), "export it again; don't ship this one")
+            raise CheckFailed(f"the bundle {self.path}", "; ".join(bad), EXPORT_AGAIN)
+
+
+def seal(manifest: Path) -> str:
+    """What `SEAL` holds for a manifest."""
+    return f"{file_sha256(manifest)}  {MANIFEST}\n"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import NotWritten, UsageError
@@ -42,17 +43,23 @@ def check_free(path: Path, overwrite: bool) -> None:
         NotWritten: its parent can't be written to.
     """
     asked = f"the output {path}"
-    if path.exists() and not overwrite:
-        raise UsageError(asked, "it exists", "add --overwrite, or choose another -o")
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or _is_ours(path))):
-        raise UsageError(asked, "it is there and was not made by seatrial", "choose another -o; nothing was touched")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
+    with writing(asked):
+        place = path.resolve()
+        if place.exists() and not overwrite:
+            raise UsageError(asked, "it exists", "add --overwrite, or choose another -o")
+        if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_ours(place))):
+            todo = "choose another -o; nothing was touched"
+            raise UsageError(asked, "it is there and was not made by seatrial", todo)
+        parent = place.parent
+        while not parent.exists():
+            parent = parent.parent
     if not parent.is_dir():
         raise NotWritten(asked, f"{parent} is not a folder", "choose another -o")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise NotWritten(asked, f"the folder {parent} is not writable", "choose another -o")
+    try:  # tried, not asked: root may write anywhere by its rights, and still not to a read-only disk
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        found = f"the folder {parent} is not writable: {error.strerror}"
+        raise NotWritten(asked, found, "choose another -o") from error
 
 
 def _is_ours(path: Path) -> bool:
@@ -62,18 +69,39 @@ def _is_ours(path: Path) -> bool:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `path` when the block ends well, and vanishes otherwise."""
-    asked = f"the output {path}"
-    with writing(asked):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
-        part.chmod(0o755)
+    place = path.resolve()  # of a link, the folder that it names is replaced
+    part = _beside(place, ".part")
+    old = part.with_suffix(".old")
     try:
-        with writing(asked):
+        with writing(f"the output {path}"):
+            part.mkdir(parents=True)
             yield part
-            old = part.with_suffix(".old")
-            if path.exists():
-                path.rename(old)
-            part.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                place.rename(old)
+            part.rename(place)
     finally:
+        if old.exists() and not place.exists():  # interrupted between the two
+            old.rename(place)
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write; it takes the place of `path` when the block ends well, and vanishes otherwise."""
+    place = path.resolve()
+    # A device or a pipe is written to, never replaced.
+    part = place if place.exists() and not place.is_file() else _beside(place, ".part")
+    try:
+        with writing(f"the output {path}"):
+            yield part
+            if part != place:
+                part.replace(place)
+    finally:
+        if part != place:
+            with suppress(OSError):
+                part.unlink()
+
+
+def _beside(place: Path, suffix: str) -> Path:
+    return place.with_name(f".{place.name}.{secrets.token_hex(4)}{suffix}")

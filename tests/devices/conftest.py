@@ -55,7 +55,8 @@ def write_bundle(folder: Path, repeat: int = 2, output_error: float = 0.0) -> Pa
         "settings": {"threads": 1, "graph_optimization": "all"},
         "files": {name: {"sha256": ids.file_sha256(path)} for name, path in sorted(files.items())},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    (folder / bundle.SEAL).write_text(bundle.seal(folder / bundle.MANIFEST))
     return folder
 
 
