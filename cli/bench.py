@@ -19,7 +19,7 @@ NUMBERS = ("median ms", "interval", "min", "p90", "load ms", "first ms", "peak M
 @click.command("bench")
 @click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--threads", type=click.IntRange(1), help="Threads of every model, instead of each bundle's own.")
-@click.option("--launches", type=click.IntRange(2), help="Fresh processes for all models so often. [6, --quick: 3]")
+@click.option("--launches", type=click.IntRange(2), help="Fresh processes for all models so often. [6, --quick: 4]")
 @click.option("--rounds", type=click.IntRange(1), help="Blocks of every model in a launch. [12, --quick: 6]")
 @click.option("--quick", is_flag=True, help="Fewer launches and rounds: wider intervals.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")

@@ -224,10 +224,10 @@ def bench(
     duplicate of the first that works is measured too, and no order is given where they differ.
 
     Args:
-        launches: 6 by default, or 3 with `quick`.
+        launches: 6 by default, or 4 with `quick`.
         rounds: in each launch: 12 by default, or 6 with `quick`.
     """
-    plan = plan or Plan(launches=3 if quick else 6, rounds=QUICK_ROUNDS if quick else 12)
+    plan = plan or Plan(launches=4 if quick else 6, rounds=QUICK_ROUNDS if quick else 12)
     plan = replace(plan, launches=launches or plan.launches, rounds=rounds or plan.rounds)
     start = time.monotonic()
     with ExitStack() as stack:
