@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import samples
 from ..core.errors import UsageError
 from ..core.ids import content_id, file_sha256
 from ..core.specs import TensorSpec
@@ -90,15 +91,7 @@ def _labels(path: Path, files: list[Path], asked: str) -> list[int] | None:
 
 
 def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(asked, f"it can't be read: {error}") from error
+    arrays = samples.arrays(path, asked)
     labels = arrays.pop("labels", None)
     names = [spec.name for spec in inputs]
     if set(arrays) != set(names):

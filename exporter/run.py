@@ -39,10 +39,6 @@ class Model:
 
     def read(self, path: Path) -> Feed:
         """A photo, or an ``.npz`` with an array per input, as a feed for this model."""
-        import zipfile
-
-        import numpy as np
-
         if path.suffix.lower() in SUFFIXES:
             data = self.bundle.manifest["preprocess"]
             if not data or len(self.bundle.inputs) != 1:
@@ -54,11 +50,7 @@ class Model:
             return {self.bundle.inputs[0].name: Preprocess.from_dict(data).load(path)}
         if path.suffix != ".npz":
             raise UsageError(f"the input {path}", f"a file {path.suffix}", "give a picture or an .npz")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UsageError(f"the input {path}", f"it can't be read: {error}") from error
+        return samples.arrays(path, f"the input {path}")
 
     def top(self, outputs: Feed, k: int = 5) -> list[tuple[str, float]]:
         """The k classes with the highest probability, for a declared classifier; empty otherwise."""

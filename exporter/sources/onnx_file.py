@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ...core import samples
 from ...core.errors import MissingPart, Unsupported, UsageError
 from ...core.ids import content_id, file_sha256
 from ...core.samples import Feed
@@ -180,14 +180,8 @@ def _ranged(spec: TensorSpec, ranges: Mapping[str, Sequence[int]]) -> TensorSpec
 
 
 def _example(path: Path, specs: Sequence[TensorSpec]) -> Feed:
-    import numpy as np
-
     asked = f"--inputs {path}"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(asked, f"it can't be read: {error}") from error
+    arrays = samples.arrays(path, asked)
     missing = [str(spec) for spec in specs if spec.name not in arrays]
     if missing:
         raise UsageError(asked, f"it has no {missing[0]}", f"it needs: {', '.join(map(str, specs))}")

@@ -127,6 +127,50 @@ def test_a_pickle_is_neither_written_nor_read(tmp_path: Path):
     assert not (tmp_path / "sprung").exists()
 
 
+def broken_arrays(folder: Path) -> dict[str, bytes]:
+    np.savez(folder / "good.npz", x=np.arange(400.0))
+    np.savez_compressed(folder / "small.npz", x=np.arange(400.0))
+    np.save(folder / "one.npy", np.arange(4))
+    np.savez(folder / "armed.npz", x=np.array([Trap(folder / "sprung")], dtype=object))
+    good, small = (folder / "good.npz").read_bytes(), (folder / "small.npz").read_bytes()
+    return {
+        "empty": b"",
+        "text": b"x = 1\n",
+        "cut in half": good[: len(good) // 2],
+        "cut at the end": good[:-4],
+        "a changed array": good[:2000] + bytes([good[2000] ^ 1]) + good[2001:],
+        "a changed stream": small[:200] + bytes(50) + small[250:],
+        "a broken header": good.replace(b"'fortran_order'", b"'fortran(order'"),
+        "another file": b"PK\x03\x04" + b"\0" * 60,
+        "one array": (folder / "one.npy").read_bytes(),
+        "a pickle": (folder / "armed.npz").read_bytes(),
+    }
+
+
+def test_a_users_arrays_are_read(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", x=np.ones(3), y=np.zeros(2, np.int64))
+    found = samples.arrays(tmp_path / "a.npz", "--inputs a.npz")
+    assert {name: (a.dtype.name, a.shape) for name, a in found.items()} == {
+        "x": ("float64", (3,)),
+        "y": ("int64", (2,)),
+    }
+
+
+def test_broken_arrays_are_one_clear_error_each(tmp_path: Path):
+    for name, content in broken_arrays(tmp_path).items():
+        path = tmp_path / "bad.npz"
+        path.write_bytes(content)
+        with pytest.raises(UsageError) as caught:
+            samples.arrays(path, "--inputs bad.npz")
+        assert str(caught.value).startswith("--inputs bad.npz\n  found: "), name
+        assert "\n  to do: give an .npz" in str(caught.value), name
+    assert not (tmp_path / "sprung").exists()
+    with pytest.raises(UsageError, match="no such file"):
+        samples.arrays(tmp_path / "none.npz", "--inputs none.npz")
+    with pytest.raises(UsageError, match="directory"):
+        samples.arrays(tmp_path, "--inputs here")
+
+
 class Trap:
     def __init__(self, path: Path) -> None:
         self.path = path

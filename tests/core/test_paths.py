@@ -79,9 +79,9 @@ def test_a_link_keeps_naming_the_folder_that_is_replaced(tmp_path: Path):
 
 def test_the_system_refusing_is_one_clear_error(tmp_path: Path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(NotWritten, match=r"(?s)the output .*out.*No space left.*free some room"):
-        with paths.whole_folder(tmp_path / "out"):
-            raise full
+    words = r"(?s)the output .*out.*No space left.*free some room"
+    with pytest.raises(NotWritten, match=words), paths.whole_folder(tmp_path / "out"):
+        raise full
     assert names(tmp_path) == []
 
 
@@ -139,6 +139,6 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path):
 
 
 def test_a_file_in_a_missing_folder_is_one_clear_error(tmp_path: Path):
-    with pytest.raises(NotWritten, match=r"(?s)nowhere.*No such file"):
-        with paths.whole_file(tmp_path / "nowhere/out") as part:
-            part.write_text("x")
+    words = r"(?s)nowhere.*No such file"
+    with pytest.raises(NotWritten, match=words), paths.whole_file(tmp_path / "nowhere/out") as part:
+        part.write_text("x")
