@@ -97,7 +97,6 @@ class Sitting:
     def launch(self, arms: Sequence[Arm], *, rounds: int | None = None) -> Launch:
         """One launch of these arms, stored when whole; what really ran is asked once for each artifact."""
         plan = replace(self.plan, rounds=rounds) if rounds else self.plan
-        new = {arm.same for arm in arms} - self._placed
         launch = run_launch(
             arms,
             plan,
@@ -106,7 +105,7 @@ class Sitting:
             workdir=self._workdir,
             counts=self.counts,
             kept=self._kept,
-            placement=bool(new),
+            place={arm.same for arm in arms} - self._placed,
         )
         self._placed |= {run.same for run in launch.arms.values() if run.placement}
         self._next += 1

@@ -9,7 +9,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,14 +168,14 @@ def run_launch(
     workdir: Path,
     counts: MutableMapping[str, int],
     kept: Mapping[str, OpenArm] | None = None,
-    placement: bool = False,
+    place: Collection[str] = (),
 ) -> Launch:
     """One launch of `arms`.
 
     Args:
         counts: k by `Arm.same`; filled where missing, so that k is set once per session.
         kept: arms by name whose workers are already there and stay: a search's resident reference.
-        placement: ask every arm what really ran, at the end.
+        place: ids (`Arm.same`) of the arms that are asked at the end what really ran; a duplicate isn't.
     """
     kept = kept or {}
     launch = Launch(index, f"{seed}/{index}", [], {}, time.time())
@@ -192,9 +192,11 @@ def run_launch(
         for name in itertools.chain.from_iterable(launch.order):
             if opened[name].run.ok:
                 opened[name].block()
+        todo = set(place)
         for arm in arms:
             if opened[arm.name].run.ok:
-                opened[arm.name].finish(placement)
+                opened[arm.name].finish(arm.same in todo)
+                todo.discard(arm.same)
     finally:
         for name, each in opened.items():
             if name not in kept:

@@ -46,6 +46,7 @@ def test_a_launch_has_raw_samples_of_every_round_and_only_one_worker_runs(arm, t
     assert all(len(block) == run.k for block in run.blocks)
     assert run.k == launch.arms["b"].k  # set once for what is the same
     assert run.placement is not None
+    assert launch.arms["b"].placement is None  # asked once for what is the same
     assert run.opened["warm_iterations"] >= 3
     assert {"steal_s", "load_1m", "preempted"} <= run.notes[0].keys() or os.name != "posix"
     assert Launch.from_dict(json.loads(json.dumps(launch.to_dict()))) == launch
