@@ -66,7 +66,7 @@ def command(checkpoint: Path | None, output: Path, overwrite: bool) -> None:
     from ..core.paths import whole_file
 
     if checkpoint and not checkpoint.exists():
-        raise UsageError(f"--checkpoint {checkpoint}", "no such file")
+        raise UsageError(f"--checkpoint {checkpoint}", "no such file", "check the path")
     if output.exists() and not overwrite:
         raise UsageError(f"the output {output}", "it exists", "add --overwrite, or choose another -o")
     load = _LOADERS.get(checkpoint.suffix, _TORCH) if checkpoint else _LOADERS[""]

@@ -42,7 +42,7 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
-        raise UsageError(where, str(error)) from error
+        raise UsageError(where, str(error), "put that value right") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -54,6 +54,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise UsageError(str(path), error.strerror or str(error)) from error
+        raise UsageError(str(path), error.strerror or str(error), "check the path") from error
     except ValueError as error:
-        raise UsageError(str(path), f"not valid TOML: {error}") from error
+        raise UsageError(str(path), f"not valid TOML: {error}", "mend that line") from error

@@ -44,7 +44,7 @@ def arrays(path: Path, asked: str) -> Feed:
     except UsageError:
         raise
     except FileNotFoundError:
-        raise UsageError(asked, "no such file") from None
+        raise UsageError(asked, "no such file", "check the path") from None
     except Exception as error:  # zipfile, zlib, tokenize and ast each have errors of their own for broken bytes
         raise UsageError(asked, f"it can't be read: {error or type(error).__name__}", todo) from error
 

@@ -153,7 +153,7 @@ def check(
         raise UsageError("int8", "no calibration data given", todo)
     for use, path in data.items():
         if not path.exists():
-            raise UsageError(f"{use} data {path}", "no such file or folder")
+            raise UsageError(f"{use} data {path}", "no such file or folder", "check the path")
     return Request(source, targets, precisions, dict(data))
 
 

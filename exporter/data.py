@@ -47,7 +47,7 @@ def load(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
     """
     asked = f"{what} data {path}"
     if not path.exists():
-        raise UsageError(asked, "no such file or folder")
+        raise UsageError(asked, "no such file or folder", "check the path")
     if path.is_dir():
         return _folder(path, inputs, preprocess, asked)
     if path.suffix == ".npz":
@@ -59,7 +59,7 @@ def _folder(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | N
     try:
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     except OSError as error:
-        raise UsageError(asked, f"it can't be read: {error.strerror}") from error
+        raise UsageError(asked, f"it can't be read: {error.strerror}", "check its permissions") from error
     if not files:
         raise UsageError(asked, "no pictures in it", f"known kinds: {', '.join(sorted(SUFFIXES))}")
     if preprocess is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"}
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,17 @@ class Preprocess:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
-            raise ValueError("mean and std need three numbers each, and no std may be 0")
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        if not (len(sides) == 2 and all(map(_is_size, sides))):
+            raise ValueError(f"size={self.size!r}; needed: one whole number from 1 up, or two (height, width)")
+        if self.resize is not None and not _is_size(self.resize):
+            raise ValueError(f"resize={self.resize!r}; needed: a whole number from 1 up")
+        for name, count in (("mean", 3), ("std", 3), ("range", 2)):
+            value = getattr(self, name)
+            if not (isinstance(value, tuple) and len(value) == count and all(map(_is_number, value))):
+                raise ValueError(f"{name}={value!r}; needed: {count} numbers")
+        if 0 in self.std:
+            raise ValueError(f"std={self.std!r}; no channel's may be 0")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "get_preprocess()") -> Preprocess:
@@ -78,7 +96,8 @@ class Preprocess:
             with Image.open(path) as file:
                 picture = file.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(f"the picture {path}", f"it can't be read: {error}") from error
+            todo = "take it away, or replace it by a whole one"
+            raise UsageError(f"the picture {path}", f"it can't be read: {error}", todo) from error
         pixels = np.asarray(self._fit(picture), dtype=np.float32) / 255
         low, high = self.range
         pixels = pixels * np.float32(high - low) + np.float32(low)

@@ -46,7 +46,7 @@ class Model:
                     f"the picture {path}", "the bundle has no preprocessing", "give an .npz of ready inputs"
                 )
             if not path.exists():
-                raise UsageError(f"the picture {path}", "no such file")
+                raise UsageError(f"the picture {path}", "no such file", "check the path")
             return {self.bundle.inputs[0].name: Preprocess.from_dict(data).load(path)}
         if path.suffix != ".npz":
             raise UsageError(f"the input {path}", f"a file {path.suffix}", "give a picture or an .npz")

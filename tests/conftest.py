@@ -62,6 +62,7 @@ class Ran:
         assert "Traceback" not in self.err + self.out, self.err
         assert "unexpected error" not in self.err, self.err
         assert len(re.findall("^[Ee]rror: ", self.err, re.MULTILINE)) == (code != 130), self.err
+        assert "error: " not in self.err or "\n  found: " in self.err and "\n  to do: " in self.err, self.err
         for word in words:
             assert word in self.err, f"{word!r} is not in:\n{self.err}"
 

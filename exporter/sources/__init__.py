@@ -53,16 +53,20 @@ def detect(
             asked, found, f"write the code with `seatrial init --checkpoint {path.name}`, then export that"
         )
     if not path.exists():
-        raise UsageError(asked, "no such file")
+        raise UsageError(asked, "no such file", f"check the path; the working folder is {Path.cwd()}")
     if path.suffix not in _KINDS or not path.is_file():
         found = "a folder" if path.is_dir() else f"a file {path.suffix or 'without a suffix'}"
         raise UsageError(asked, found, f"known kinds: {', '.join(_KINDS)}")
     if path.stat().st_size == 0:
-        raise UsageError(asked, "the file is empty")
+        raise UsageError(asked, "the file is empty", "download or export it again")
     kind = _KINDS[path.suffix]
     if kind != "torch" and args:
-        raise UsageError(f"--arg {next(iter(args))}=...", "only a .py has a get_model() to give it to")
+        found = f"{path.name} has no get_model() to give it to"
+        raise UsageError(f"--arg {next(iter(args))}=...", found, "leave it away; only a .py takes it")
     if kind != "onnx" and (inputs or shapes or ranges):
         todo = "let get_args() give the example inputs"
         raise UsageError("--inputs, --shape or --range", f"they are for an .onnx; {path.name} has get_args()", todo)
+    for name, shape in (shapes or {}).items():
+        if any(size < 1 for size in shape):
+            raise UsageError(f"--shape {name}={','.join(map(str, shape))}", "a size below 1", "give sizes from 1 up")
     return Source(path, kind, dict(args or {}), inputs, dict(shapes or {}), dict(ranges or {}))

@@ -102,10 +102,22 @@ def external_files(path: Path) -> list[Path]:
 
 
 def _external_names(model: Any) -> list[str]:
-    tensors = list(model.graph.initializer)
-    for node in model.graph.node:
-        tensors += [a.t for a in node.attribute if a.HasField("t")]
+    tensors = [t for owner in (model.graph, *model.functions) for t in _tensors(owner)]
     return [e.value for t in tensors for e in t.external_data if e.key == "location"]
+
+
+def _tensors(owner: Any) -> list[Any]:
+    """All tensors of a graph or a function, those in its branches and loop bodies too."""
+    tensors = list(getattr(owner, "initializer", ()))
+    for sparse in getattr(owner, "sparse_initializer", ()):
+        tensors += [sparse.values, sparse.indices]
+    for attribute in (a for node in owner.node for a in node.attribute):
+        tensors += [attribute.t, *attribute.tensors]
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            tensors += [sparse.values, sparse.indices]
+        for graph in (attribute.g, *attribute.graphs):
+            tensors += _tensors(graph) if graph.node or graph.initializer else []
+    return tensors
 
 
 def check_external(asked: str, folder: Path, name: str) -> None:

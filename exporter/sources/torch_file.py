@@ -123,7 +123,7 @@ def _load(path: Path) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _user_error(str(path), "the file raises an error when it is loaded", error) from error
     return module
 
@@ -154,7 +154,7 @@ def _function(module: Any, path: str, name: str) -> Callable[..., Any]:
 def _call(path: str, name: str, function: Callable[..., Any], **kwargs: Any) -> Any:
     try:
         return function(**kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _user_error(path, f"{name}() raises an error", error) from error
 
 
@@ -165,6 +165,12 @@ def _arguments(module: Any, path: str, args: Mapping[str, str]) -> dict[str, str
         if name not in parameters and not takes_any:
             known = ", ".join(parameters) or "none"
             raise UsageError(f"--arg {name}=...", f"get_model() has no parameter {name!r}", f"it has: {known}")
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and parameter.kind not in variable and name not in args:
+            raise UsageError(
+                f"the model {path}", f"get_model() needs {name}", f"add --arg {name}=..., or give a default"
+            )
     return dict(args)
 
 
