@@ -15,7 +15,7 @@ Options, all required by `quantize` (`resolve` fills them in for a CPU):
     ``all``: every operation that ONNX Runtime can quantize.
     ``linear``: convolutions, matrix products and the activations fused into them.
     ``fitting``: ``linear`` for a graph with layer normalisation or attention, otherwise ``all``
-    (ViT-Tiny: 27 dB instead of 17 dB at the same speed; Lite0: 7 dB less and slower).
+    (ViT-Tiny with exact sums: 28 dB instead of 18 dB, at .95 and .91 of fp32's time; Lite0: no difference).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "ops": ("fitting", "all", "linear"),
 }
 
-# Where 8-bit products are summed in 32 bits: VNNI in its three forms, and arm's NEON ("asimd").
+# Where 8-bit products are summed in 32 bits: VNNI in its three forms; arm's NEON ("asimd"), from its manual, untried.
 _WIDE = ("avx512_vnni", "avx_vnni", "amx_int8", "asimd")
 _LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FUSED = ("Relu", "Clip")
@@ -233,7 +233,7 @@ def _rows(node: onnx.NodeProto, weights: ndarray) -> tuple[ndarray, int] | None:
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Conv" and weights.ndim > 2:
         if weights.shape[1] == 1 and attributes.get("group", 1) > 1:
-            return None  # depthwise kernels widen each product: 0.5 dB less when they were paired too
+            return None  # depthwise kernels widen each product: pairing these rows too gained nothing
         channels_last = weights.transpose(0, *range(2, weights.ndim), 1)
         return channels_last.reshape(weights.shape[0], -1), 0
     if node.op_type in ("Gemm", "MatMul") and weights.ndim == 2:

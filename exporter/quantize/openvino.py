@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "ops": ("fitting", "all", "linear"),
 }
 
-# Where 8-bit products are summed in 32 bits: VNNI in its three forms, and arm's NEON ("asimd").
+# Where 8-bit products are summed in 32 bits: VNNI in its three forms; arm's NEON ("asimd"), from its manual, untried.
 _WIDE = ("avx512_vnni", "avx_vnni", "amx_int8", "asimd")
 _LINEAR = (
     "Convolution",

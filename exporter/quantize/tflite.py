@@ -10,7 +10,7 @@ Options, required by `quantize` (`resolve` fills them in):
     (ViT-Tiny: 28 dB and 1.04 of fp32's time, instead of 18 dB and 2.3).
 
 XNNPACK widens each product, so there is no option for the CPU. The quantizer's own `calibrate` is a moving average of
-ranges, 5 points of agreement worse; `OCTAV` weights gain 0.3 dB, lose agreement, and fail on a ViT.
+ranges, 3 points of agreement worse; `OCTAV` weights gain 0.3 dB, lose agreement, and fail on a ViT.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OPTIONS: dict[str, tuple[str, ...]] = {"ops": ("fitting", "all", "linear")}
 
 _LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
-# A layer normalisation arrives in parts; no convolutional net has its squared difference.
+# A layer normalisation arrives in parts: the squared difference is the telling one.
 _ATTENTION = ("BATCH_MATMUL", "SQUARED_DIFFERENCE", "STABLEHLO_COMPOSITE")
 
 

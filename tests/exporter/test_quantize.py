@@ -268,6 +268,7 @@ def test_each_row_of_weights_has_its_scale_and_activations_the_asked_type(
     assert {name: scales[f"{name}_quantized"].size for name in "abcd"} == {"a": 16, "b": 16, "c": 16, "d": 5}
     zeros = {tensors[node.input[2]].dtype.name for node in model.graph.node if node.op_type == "QuantizeLinear"}
     assert zeros == {{"u8": "uint8", "s8": "int8"}[activations]}
+    assert {node.op_type for node in model.graph.node if "y" in node.output} == {"Gemm"}  # its sums stay float
 
 
 def _attention(path: Path) -> None:
@@ -306,4 +307,26 @@ def test_attention_keeps_its_elementwise_parts_in_float(target: str, tmp_path: P
     assert "Add" not in done["quantized"]
     forced = _quantize(target, (model, tmp_path / "s.npz"), tmp_path / f"all{SUFFIX[target]}", ops="all")
     assert forced["ops"] == "all"
-    assert target == "openvino" or "Add" in forced["quantized"]
+    if target == "openvino":
+        assert _add_reads(tmp_path / "int8.xml").isdisjoint({"FakeQuantize"})
+        assert _add_reads(tmp_path / "all.xml") == {"FakeQuantize"}
+    else:
+        assert "Add" in forced["quantized"]
+
+
+def _add_reads(path: Path) -> set[str]:
+    import openvino as ov
+
+    [add] = [op for op in ov.Core().read_model(path).get_ops() if op.get_type_name() == "Add"]
+    return {add.input_value(i).get_node().get_type_name() for i in range(2)}
+
+
+def test_an_ir_with_attention_in_parts_is_recognised() -> None:
+    ov = pytest.importorskip("openvino")
+    x = ov.opset13.parameter([1, 6, 6], np.float32)
+    shares = ov.opset13.softmax(x, -1)
+    attention = ov.Model([ov.opset13.matmul(shares, x, False, False)], [x])
+    classifier = ov.Model([ov.opset13.softmax(ov.opset13.matmul(x, x, False, False), -1)], [x])
+    ops = _module("openvino")._ops
+    assert ops(attention, "fitting") == "linear"
+    assert ops(classifier, "fitting") == "all"
