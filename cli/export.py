@@ -82,7 +82,7 @@ def _show(made: list[Any]) -> None:
                 proof.placement.get("precision", "?"),
                 sqnr,
                 agreement,
-                f"{one.artifact.size_bytes / 1e6:.1f}",
+                f"{one.bundle.manifest['size_bytes'] / 1e6:.1f}",
                 " · ".join(one.artifact.route) or "as it came",
             ]
         )

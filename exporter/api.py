@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core.bundle import Bundle
-from ..core.errors import CannotDo, CheckFailed, UsageError
+from ..core.errors import CannotDo, CheckFailed, Unsupported, UsageError
 from ..core.paths import check_free, writing
 from ..core.process import Limits
 from ..devices.facts import host_facts
 from ..targets import require
 from .build import Artifact, Builder
-from .convert import STEPS
+from .convert import STEPS, routes
 from .pack import pack
 from .program import Program
 from .proof import parity
@@ -137,7 +137,7 @@ def check(
     targets = listed(target)
     precisions = listed(precision)
     for name in targets:
-        require(name)
+        check_route(source, name)
     for kind in precisions:
         if kind not in PRECISIONS:
             raise UsageError(f"precision {kind!r}", "no such precision", f"known: {', '.join(PRECISIONS)}")
@@ -155,6 +155,14 @@ def check(
         if not path.exists():
             raise UsageError(f"{use} data {path}", "no such file or folder", "check the path")
     return Request(source, targets, precisions, dict(data))
+
+
+def check_route(source: Source, target: str) -> None:
+    """Raise where a target is unknown, not installed, or out of reach for this kind of source."""
+    format = require(target).format
+    if not routes(source.kind, format):
+        found = f"there is no route from {source.kind} to {format} yet"
+        raise Unsupported(f"{source.name} for {target}", found, "choose another --target")
 
 
 def check_program(program: Program) -> None:
@@ -177,11 +185,10 @@ def check_program(program: Program) -> None:
 def out_folders(request: Request, output: Path | str | None, source: Source) -> dict[tuple[str, str], Path]:
     """The folder of each bundle, by target and precision."""
     pairs = [(t, p) for t in request.targets for p in request.precisions]
-    stem = source.path.stem if source.path.stem != "model" else source.path.resolve().parent.name
     if len(pairs) == 1:
         target, precision = pairs[0]
-        return {pairs[0]: Path(output or f"{stem}-{target}-{precision}")}
-    return {(t, p): Path(output or f"{stem}-bundles") / f"{t}-{p}" for t, p in pairs}
+        return {pairs[0]: Path(output or f"{source.name}-{target}-{precision}")}
+    return {(t, p): Path(output or f"{source.name}-bundles") / f"{t}-{p}" for t, p in pairs}
 
 
 def host_identity() -> dict[str, Any]:

@@ -135,6 +135,7 @@ class Builder:
         then = [{"function": s.function, "args": self._job(pt2, self.product([s]))} for s in inside]
         args = {
             "path": str(source.path),
+            "name": source.name,
             "args": dict(source.args),
             "folder": str(folder),
             "data": data,
@@ -156,6 +157,7 @@ class Builder:
         self.say(f"reading {source.path.name}")
         args = {
             "path": str(source.path),
+            "name": source.name,
             "folder": str(folder),
             "data": data,
             "inputs": str(source.inputs) if source.inputs else None,
@@ -175,17 +177,12 @@ class Builder:
         """The fp32 artifact for a target, by the first route that works.
 
         Raises:
-            Unsupported: there is no route, or a step of the only one is beyond its converter.
+            Unsupported: a step of the only route is beyond its converter.
             MissingPart: no route whose parts are installed.
             ConverterFailed: all routes were tried and failed; the reasons are listed.
         """
-        format = get(target).format
-        found = routes(program.kind, format)
+        found = routes(program.kind, get(target).format)
         asked = f"{program.name} for {target}"
-        if not found:
-            raise Unsupported(
-                asked, f"there is no route from {program.kind} to {format} yet", "choose another --target"
-            )
         lost: list[str] = []
         errors: list[SeatrialError] = []
         for route in found:

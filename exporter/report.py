@@ -73,10 +73,8 @@ def _tables(proof: dict[str, Any]) -> list[str]:
     parity = proof["parity"]
     if not parity:
         return []
-    head = [
-        "| output | SQNR, dB | worst, dB | max abs | max rel | cosine | exact | worst sample |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ("output", "SQNR, dB", "worst, dB", "max abs", "max rel", "cosine", "exact", "worst sample")
+    head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines = ["## Main samples", "", *head, *map(_row, parity["outputs"])]
     if parity["edges"]:
         lines += ["", "## Edge cases", "", *head, *map(_row, parity["edges"])]
@@ -88,7 +86,5 @@ def _tables(proof: dict[str, Any]) -> list[str]:
 def _row(out: dict[str, Any]) -> str:
     sqnr, worst = ("" if out[key] is None else f"{out[key]:.1f}" for key in ("sqnr_db", "worst_db"))
     cosine = "" if out["cosine"] is None else f"{out['cosine']:.8f}"
-    return (
-        f"| {out['name']} | {sqnr} | {worst} | {out['max_abs']:.3g} | {out['max_rel']:.3g} | {cosine} | {out['exact']:.2%} | "
-        f"{out['worst']} |"
-    )
+    numbers = (sqnr, worst, f"{out['max_abs']:.3g}", f"{out['max_rel']:.3g}", cosine, f"{out['exact']:.2%}")
+    return f"| {' | '.join((out['name'], *numbers, out['worst']))} |"

@@ -32,6 +32,11 @@ class Source:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """What people call it: the file's stem, or its folder's name where the file is just called ``model``."""
+        return self.path.stem if self.path.stem != "model" else self.path.resolve().parent.name
+
 
 def detect(
     model: Path | str,

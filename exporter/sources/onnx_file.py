@@ -19,6 +19,7 @@ from .common import fill
 
 def capture(
     path: str,
+    name: str,
     folder: str,
     data: Mapping[str, str],
     inputs: str | None,
@@ -29,6 +30,7 @@ def capture(
 
     Args:
         path: the user's file.
+        name: what people call it.
         folder: where the Program goes.
         data: paths of the user's data, by use.
         inputs: an ``.npz`` with one example of each input, or None.
@@ -51,7 +53,7 @@ def capture(
     free = {spec.name: spec.shape for spec in session.outputs}
     Program(
         folder=Path(folder),
-        name=Path(path).stem,
+        name=name,
         kind="onnx",
         model="model.onnx",
         source_id=content_id([file_sha256(p) for p in (Path(path), *external_files(Path(path)))]),

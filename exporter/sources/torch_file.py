@@ -36,6 +36,7 @@ def captured(pt2: str) -> Any:
 
 def capture(
     path: str,
+    name: str,
     args: Mapping[str, str],
     folder: str,
     data: Mapping[str, str],
@@ -45,6 +46,7 @@ def capture(
 
     Args:
         path: the user's file.
+        name: what people call it.
         args: texts for the parameters of ``get_model``.
         folder: where the Program goes.
         data: paths of the user's data, by use.
@@ -82,7 +84,7 @@ def capture(
     _captured[str(pt2)] = program
     result = Program(
         folder=Path(folder),
-        name=Path(path).stem if Path(path).stem != "model" else Path(path).resolve().parent.name,
+        name=name,
         kind="torch",
         model="model.pt2",
         source_id=_source_id(Path(path), args, model),
