@@ -66,16 +66,13 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
-    """Write the int8 form of an fp32 ``.onnx``; its inputs and outputs stay float.
+    """Write the int8 form of an fp32 ``.onnx``; its inputs and outputs stay float. Answers with the options that held and a count by kind.
 
     Args:
         model: the fp32 ``.onnx``.
         calibration: a Samples file with real inputs.
         out: the ``.onnx`` to write, everything in one file.
         options: see the module; nothing may be missing.
-
-    Returns:
-        The options that held, and how many operations are int8 and how many float.
 
     Raises:
         UsageError: a bad option, or samples that don't fit the model.
@@ -97,8 +94,7 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         try:
             made = _quantized(source, feeds, options, ops, Path(folder))
         except Exception as error:
-            found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            raise ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes") from error
+            raise _failed(asked, error) from error
     _free_outputs(made)
     _strip(made)
     int8, other = _count(made)
@@ -124,6 +120,11 @@ def pair_scales(rows: ndarray) -> ndarray:
         scales = np.maximum(scales, np.abs(rows[:, :-1] + rows[:, 1:]).max(axis=1) / 127)
     floor: ndarray = np.maximum(scales, 1e-12).astype(np.float32)  # a row of zeros
     return floor
+
+
+def _failed(asked: str, error: Exception) -> ConverterFailed:
+    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes")
 
 
 def _checked(options: Mapping[str, str]) -> dict[str, str]:

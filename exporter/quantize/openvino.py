@@ -75,16 +75,13 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
-    """Write the int8 form of an fp32 IR; its inputs and outputs stay float.
+    """Write the int8 form of an fp32 IR; its inputs and outputs stay float. Answers with the options that held and a count by kind.
 
     Args:
         model: the fp32 ``.xml``, its ``.bin`` beside it.
         calibration: a Samples file with real inputs.
         out: the ``.xml`` to write; a ``.bin`` appears beside it.
         options: see the module; nothing may be missing.
-
-    Returns:
-        The options that held, and how many operations are int8 and how many float.
 
     Raises:
         UsageError: a bad option, or samples that don't fit the model.
@@ -106,14 +103,18 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
     try:
         made = _quantized(source, feeds, options["weights"], ops)
     except Exception as error:
-        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        raise ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes") from error
+        raise _failed(asked, error) from error
     int8, other = _count(made)
     if not sum(int8.values()):
         raise Unsupported(asked, "no convolution or matrix product to quantize", "export fp32 instead")
     _rename(made)
     ov.save_model(made, out, compress_to_fp16=False)
     return {**options, "ops": ops, "samples": len(feeds), "quantized": dict(int8), "float": dict(other)}
+
+
+def _failed(asked: str, error: Exception) -> ConverterFailed:
+    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes")
 
 
 def _checked(options: Mapping[str, str]) -> dict[str, str]:

@@ -46,16 +46,13 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
-    """Write the int8 form of an fp32 ``.tflite``; its inputs and outputs stay float.
+    """Write the int8 form of an fp32 ``.tflite``; its inputs and outputs stay float. Answers with the options that held and a count by kind.
 
     Args:
         model: the fp32 ``.tflite``, with one signature.
         calibration: a Samples file with real inputs, under the signature's names.
         out: the ``.tflite`` to write.
         options: see the module; nothing may be missing.
-
-    Returns:
-        The options that held, and how many operations are int8 and how many float.
 
     Raises:
         UsageError: a bad option, or samples that don't fit the model.
@@ -81,8 +78,13 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
     try:
         made = _quantized(model, signature, feeds, ops)
     except Exception as error:
-        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        raise ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes") from error
+        raise _failed(asked, error) from error
+    int8, other = _written(made, out, asked)
+    return {**options, "ops": ops, "samples": len(feeds), "quantized": dict(int8), "float": dict(other)}
+
+
+def _written(made: bytes, out: str, asked: str) -> tuple[Counter[str], Counter[str]]:
+    """Write it if it holds int8 at all; the counts of `_count`."""
     part = Path(f"{out}.part")
     part.write_bytes(made)
     int8, other = _count(str(part))
@@ -90,7 +92,12 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         part.unlink()
         raise Unsupported(asked, "no operation was quantized", "export fp32 instead")
     os.replace(part, out)
-    return {**options, "ops": ops, "samples": len(feeds), "quantized": dict(int8), "float": dict(other)}
+    return int8, other
+
+
+def _failed(asked: str, error: Exception) -> ConverterFailed:
+    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes")
 
 
 def _checked(options: Mapping[str, str]) -> dict[str, str]:
