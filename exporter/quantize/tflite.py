@@ -46,7 +46,9 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
-    """Write the int8 form of an fp32 ``.tflite``; its inputs and outputs stay float. Answers with the options that held and a count by kind.
+    """Write the int8 form of an fp32 ``.tflite``; its inputs and outputs stay float.
+
+    Answers with the options that held, and how many operations are int8 and how many float, by type.
 
     Args:
         model: the fp32 ``.tflite``, with one signature.
