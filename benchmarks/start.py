@@ -36,10 +36,8 @@ def main() -> int:
         print(f"| {name} | {median:.0f} | {min(times[name]):.0f} | {bar or ''} |")
         if bar and judged > bar:
             bad.append(name)
-    print(
     beyond = statistics.median(times["import seatrial"]) - empty
     print(f"\n`import seatrial` beyond the interpreter's own start: {beyond:.0f} ms")
-    )
     return 1 if bad else 0
 
 
