@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from ..core.errors import NotWritten, UsageError
+from ..core.errors import MissingPart, NotWritten, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +75,7 @@ class Store:
     Raises:
         UsageError: the file is no store of ours, or of a newer version.
         NotWritten: it can't be opened for writing.
+        MissingPart: the database's driver isn't installed.
     """
 
     def __init__(self, where: str | Path) -> None:
@@ -86,6 +87,9 @@ class Store:
             self._set_up()
         except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError) as error:
             raise UsageError(f"open the store {where}", str(error), "give a path, or a URL like sqlite:///f") from error
+        except ImportError as error:
+            asked, todo = f"open the store {where}", "install the database's driver, such as psycopg"
+            raise MissingPart(asked, str(error), todo) from error
         except sa.exc.DatabaseError as error:
             raise NotWritten(f"open the store {where}", str(error.orig), "check the path and its rights") from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from seatrial.core.errors import NotWritten, UsageError
+from seatrial.core.errors import MissingPart, NotWritten, UsageError
 from seatrial.devices.store import Store, insert_once, measurements
 
 
@@ -106,6 +106,8 @@ def test_a_file_that_is_no_store_or_of_another_version_is_refused(tmp_path):
         Store(tmp_path / "facts.db")
     with pytest.raises(UsageError):
         Store("nosuchdatabase://x")
+    with pytest.raises(MissingPart, match="driver"):
+        Store("postgresql+pg8000://x")
     with pytest.raises(NotWritten):
         Store(tmp_path / "absent" / "facts.db")
 
