@@ -15,6 +15,8 @@ from ..core.specs import TensorSpec
 from .images import SUFFIXES, Preprocess
 
 if TYPE_CHECKING:
+    from numpy import ndarray
+
     from ..core.samples import Feed
 
 
@@ -86,7 +88,7 @@ def _labels(path: Path, files: list[Path], asked: str) -> list[int] | None:
     except KeyError as error:
         todo = "it needs the columns file,label and a row for each picture"
         raise UsageError(asked, f"labels.csv has no {error}", todo) from error
-    except (ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise UsageError(asked, f"labels.csv can't be read: {error}", "labels are whole numbers") from error
 
 
@@ -96,16 +98,30 @@ def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:
     names = [spec.name for spec in inputs]
     if set(arrays) != set(names):
         raise UsageError(asked, f"it holds {', '.join(arrays)}", f"needed: {', '.join(names)} (and labels)")
-    counts = {len(array) for array in arrays.values()}
-    if len(counts) != 1 or counts == {0}:
-        raise UsageError(asked, f"arrays of {sorted(counts)} samples", "each array needs the same number, at least one")
-    feeds = [_cut(arrays, inputs, i) for i in range(counts.pop())]
+    shapes = [array.shape for array in arrays.values()]
+    n = shapes[0][0] if shapes[0] else 0
+    if not n or any(shape[:1] != (n,) for shape in shapes):
+        todo = "the first axis counts the samples: the same number in each array, at least one"
+        raise UsageError(asked, f"arrays of the shapes {', '.join(map(str, shapes))}", todo)
+    if labels is not None and (labels.shape != (n,) or labels.dtype.kind not in "iu"):
+        raise UsageError(asked, f"labels of {labels.dtype}{list(labels.shape)}", f"needed: {n} whole numbers")
+    whole = {spec.name: cast(arrays[spec.name], spec, asked) for spec in inputs}
+    feeds = [{name: array[i : i + 1] for name, array in whole.items()} for i in range(n)]
     _check_shapes(feeds[0], inputs, asked)
     return Data(path.name, file_sha256(path)[:16], feeds, None if labels is None else [int(x) for x in labels])
 
 
-def _cut(arrays: dict[str, Any], inputs: Sequence[TensorSpec], i: int) -> Feed:
-    return {spec.name: arrays[spec.name][i : i + 1].astype(spec.dtype, copy=False) for spec in inputs}
+def cast(array: ndarray, spec: TensorSpec, asked: str) -> ndarray:
+    """The array in the input's own type; numbers of the same kind may lose digits, nothing else is bent.
+
+    Raises:
+        UsageError: text for numbers, fractions for whole numbers, and the like.
+    """
+    import numpy as np
+
+    if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        raise UsageError(asked, f"{spec.name} holds {array.dtype}", f"the model wants {spec}")
+    return array.astype(spec.dtype, copy=False)
 
 
 def _check_shapes(feed: Feed, inputs: Sequence[TensorSpec], asked: str) -> None:

@@ -95,7 +95,7 @@ class Preprocess:
         try:
             with Image.open(path) as file:
                 picture = file.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # over broken bytes Pillow raises SyntaxError, struct.error and more
             todo = "take it away, or replace it by a whole one"
             raise UsageError(f"the picture {path}", f"it can't be read: {error}", todo) from error
         pixels = np.asarray(self._fit(picture), dtype=np.float32) / 255

@@ -12,6 +12,7 @@ from ...core.ids import content_id, file_sha256
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
 from ...targets import require
+from ..data import cast
 from ..program import Program
 from ..proof import probes
 from .common import fill
@@ -199,7 +200,7 @@ def _example(path: Path, specs: Sequence[TensorSpec]) -> Feed:
     missing = [str(spec) for spec in specs if spec.name not in arrays]
     if missing:
         raise UsageError(asked, f"it has no {missing[0]}", f"it needs: {', '.join(map(str, specs))}")
-    return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}
+    return {spec.name: cast(arrays[spec.name], spec, asked) for spec in specs}
 
 
 def _check_fit(session: Any, path: str, example: Feed) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +86,15 @@ def test_every_cut_is_a_usage_error_or_named_as_unsupported(here: Path):
         (here / "cut.onnx").write_bytes(whole[:end])
         (here / "program").mkdir(exist_ok=True)
         with pytest.raises((UsageError, Unsupported), match=r"cut\.onnx"):
-            onnx_file.capture(str(here / "cut.onnx"), str(here / "program"), {}, None, {}, {})
+            onnx_file.capture(
+                path=str(here / "cut.onnx"),
+                name="cut",
+                folder=str(here / "program"),
+                data={},
+                inputs=None,
+                shapes={},
+                ranges={},
+            )
 
 
 # External data
@@ -266,7 +277,7 @@ def all_of(folder):
     for model in sorted(Path(folder).glob("*/model.py")):
         (model.parent / "program").mkdir()
         try:
-            capture(str(model), {}, str(model.parent / "program"), {})
+            capture(path=str(model), name="model", args={}, folder=str(model.parent / "program"), data={})
             found[model.parent.name] = None
         except SeatrialError as error:
             found[model.parent.name] = {"text": str(error), "code": error.exit_code}
@@ -303,3 +314,292 @@ def test_a_bad_model_is_one_clear_error_with_the_users_own_line(captured, name: 
         assert word in found["text"], found["text"]
     assert found["code"] == code
     assert "\n  to do: " in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "word"),
+    [
+        ("size", [8], "size=(8,)"),
+        ("size", 0, "size=0"),
+        ("size", 2.5, "size=2.5"),
+        ("resize", -1, "resize=-1"),
+        ("mean", [1, 2], "mean=(1, 2)"),
+        ("mean", 0.5, "mean=0.5"),
+        ("std", [1, 0, 1], "no channel's may be 0"),
+        ("std", ["a", "b", "c"], "std=('a', 'b', 'c')"),
+        ("range", [0, float("nan")], "range=(0, nan)"),
+        ("crop", "left", "center, none"),
+        ("interpolation", None, "bicubic, bilinear"),
+    ],
+)
+def test_preprocessing_of_a_wrong_type_is_named(change: str, value: object, word: str):
+    from seatrial.core.errors import UsageError
+    from seatrial.exporter.images import Preprocess
+
+    with pytest.raises(UsageError) as caught:
+        Preprocess.from_dict({"size": [8, 8], change: value})
+    assert word in caught.value.found
+
+
+def test_the_command_shows_the_line_that_cannot_be_captured(export, here: Path):
+    pytest.importorskip("torch")
+    (here / "branch.py").write_text(BAD_MODELS["branch on data"][0])
+    export("branch.py").fails(5, "the model branch.py", "branch.py:11: if x.sum() > 0:  # mine", "torch.where")
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--target", "onxruntime"], ["target 'onxruntime'", "did you mean onnxruntime?", "known: onnxruntime, open"]),
+        (["--target", "onnxruntime,tfltie"], ["target 'tfltie'", "did you mean tflite?"]),
+        (["--target", "zzz"], ["no such target", "known: onnxruntime, openvino, tflite"]),
+        (["--precision", "int4"], ["precision 'int4'", "known: fp32, bf16, int8"]),
+        (["--precision", "int8"], ["no calibration data given", "--calibration DIR"]),
+        (["--shape", "x=-1,8"], ["--shape x=-1,8", "below 1"]),
+        (["--shape", "x=1,2,3"], ["refuses the example inputs", "--inputs"]),
+        (["--shape", "z=1,8"], ["--shape z=", "no such input", "x: float32[1, 8]"]),
+        (["--shape", "x"], ["NAME=VALUE"]),
+        (["--shape", "x=a,b"], ["whole numbers"]),
+        (["--range", "x=5:1"], ["LOW < HIGH"]),
+        (["--arg", "weights=a.pt"], ["--arg weights", "good.onnx has no get_model()"]),
+        (["--inputs", "none.npz"], ["--inputs none.npz", "no such file"]),
+        (["--calibration", "none"], ["calibration data none", "no such file"]),
+        (["--evaluate", "none"], ["evaluate data none", "no such file"]),
+        (["--timeout", "0"], ["--timeout"]),
+        (["--memory", "-1"], ["--memory"]),
+        (["--colour"], ["No such option", "--colour"]),
+    ],
+)
+def test_a_wrong_option_is_named(export, options: list[str], words: list[str]):
+    export("good.onnx", *options).fails(2, *words)
+
+
+def test_a_wrong_command_is_answered_with_the_nearest(cli):
+    cli("exprot", "x").fails(2, "No such command 'exprot'", "Did you mean 'export'")
+
+
+def test_a_free_dimension_without_a_size_is_asked_for(export, here: Path, tiny_onnx):
+    tiny_onnx(here / "free.onnx", free=True)
+    export("free.onnx").fails(2, "input x: float32[batch, 8]", "free dimension batch", "--shape x=1,1")
+
+
+def test_inputs_that_do_not_fit_are_named(export, here: Path):
+    np.savez(here / "other.npz", z=np.ones((1, 8), np.float32))
+    np.savez(here / "wide.npz", x=np.ones((1, 9), np.float32))
+    (here / "empty.npz").write_bytes(b"")
+    export("good.onnx", "--inputs", "other.npz").fails(2, "it has no x: float32[1, 8]")
+    export("good.onnx", "--inputs", "wide.npz").fails(2, "refuses the example inputs")
+    np.savez(here / "text.npz", x=np.array([["a"] * 8]))
+    export("good.onnx", "--inputs", "text.npz").fails(2, "x holds <U1", "x: float32[1, 8]")
+    export("good.onnx", "--inputs", "empty.npz").fails(2, "--inputs empty.npz", "can't be read")
+
+
+def test_a_target_that_is_not_installed_says_what_to_type(export, here: Path):
+    (here / "hide").mkdir()
+    (here / "hide/sitecustomize.py").write_text("import sys\nsys.modules['openvino'] = None\n")
+    done = export(
+        "good.onnx", "--target", "openvino", env={"PYTHONPATH": str(here / "hide"), "PYTHONDONTWRITEBYTECODE": "1"}
+    )
+    done.fails(5, "target 'openvino'", "openvino is not installed", 'pip install "seatrial[openvino]"')
+
+
+# Calibration
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """`photos(folder, n)` writes pictures that a model of (1, 3, 8, 8) can take."""
+    from PIL import Image
+
+    def write(name: str, n: int = 3, kind: str = "png") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 255, (12, 10, 3), np.uint8)).save(folder / f"{i}.{kind}")
+        return folder
+
+    return write
+
+
+def load(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8), size: int = 8, known: bool = True):
+    from seatrial.core.specs import TensorSpec
+    from seatrial.exporter import data
+    from seatrial.exporter.images import Preprocess
+
+    return data.load(path, [TensorSpec("x", "float32", shape)], Preprocess(size) if known else None, "calibration")
+
+
+def refused(path: Path, *words: str, **options) -> None:
+    from seatrial.core.errors import UsageError
+
+    with pytest.raises(UsageError) as caught:
+        load(path, **options)
+    assert caught.value.todo
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_good_pictures_are_taken(photos):
+    assert len(load(photos("good"))) == 3
+
+
+def test_calibration_of_a_wrong_kind_is_named(photos, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").touch()
+    (tmp_path / "list.csv").touch()
+    good = photos("good")
+    refused(tmp_path / "none", "calibration data", "no such file or folder")
+    refused(tmp_path / "empty", "no pictures in it", ".jpg")
+    refused(tmp_path / "texts", "no pictures in it")
+    refused(tmp_path / "list.csv", "neither a folder nor an .npz")
+    refused(good, "get_preprocess()", known=False)
+    refused(good, "one input of four axes", shape=(1, 8))
+    refused(good, "[1, 3, 8, 8]", "the model wants x: float32[1, 3, 9, 9]", shape=(1, 3, 9, 9))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "bmp", "webp", "tif", "ppm"])
+def test_unreadable_pictures_are_named_however_they_are_broken(photos, kind: str):
+    """Whatever Pillow raises over broken bytes is one clear error that names the picture, or it is whole enough."""
+    from seatrial.core.errors import UsageError
+
+    folder = photos("bad", 2, kind)
+    path = folder / f"1.{kind}"
+    good = path.read_bytes()
+    path.write_bytes(b"")
+    refused(folder, f"1.{kind}", "can't be read")
+    path.write_bytes(good[: len(good) // 3])
+    refused(folder, f"1.{kind}", "can't be read")
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        bad = bytearray(good)
+        for at in rng.integers(0, min(len(good), 200), 3):
+            bad[at] = rng.integers(256)
+        path.write_bytes(bad)
+        try:
+            load(folder)
+        except UsageError as error:
+            assert f"1.{kind}" in str(error)
+
+
+def test_labels_that_do_not_fit_are_named(photos):
+    folder = photos("labelled")
+    for text, word in (
+        ("file,label\n0.png,1\n", "1.png"),
+        ("a,b\n1,2\n", "file"),
+        ("file,label\n0.png\n", "NoneType"),
+        ("file,label\n0.png,cat\n", "cat"),
+    ):
+        (folder / "labels.csv").write_text(text)
+        refused(folder, "labels.csv", word)
+
+
+def test_calibration_arrays_that_do_not_fit_are_named(tmp_path: Path):
+    path = tmp_path / "c.npz"
+    for arrays, word in (
+        ({"y": np.ones((2, 3, 8, 8))}, "it holds y"),
+        ({"x": np.ones((2, 3, 9, 8))}, "shape [1, 3, 9, 8]"),
+        ({"x": np.ones((0, 3, 8, 8))}, "samples"),
+        ({"x": np.float32(1)}, "()"),
+        ({"x": np.ones((2, 3, 8, 8)), "labels": np.array([1])}, "labels"),
+        ({"x": np.ones((2, 3, 8, 8)), "labels": np.array(["cat", "dog"])}, "labels"),
+        ({"x": np.array([["text"]])}, "x holds <U4"),
+    ):
+        np.savez(path, **arrays)
+        refused(path, word)
+    path.write_bytes(b"")
+    refused(path, "can't be read")
+
+
+def test_the_command_names_bad_calibration(export, here: Path):
+    (here / "empty").mkdir()
+    export("good.onnx", "--precision", "int8", "--calibration", "empty").fails(2, "calibration data", "no pictures")
+
+
+# Bundles
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+def selftest(bundle: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-P", str(bundle / "selftest.py")]
+    return subprocess.run(argv, capture_output=True, text=True, cwd=bundle.parent)
+
+
+def test_a_whole_bundle_verifies(cli, bundle: Path):
+    assert cli("verify", bundle).code == 0
+    assert selftest(bundle).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden/outputs.npz", "manifest.json", "selftest.py", "report.md"])
+def test_one_flipped_byte_fails_verify_and_selftest(cli, bundle: Path, name: str):
+    whole = (bundle / name).read_bytes()
+    at = len(whole) // 2
+    (bundle / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    cli("verify", bundle).fails(1, "the bundle", name, "has changed")
+    done = selftest(bundle)
+    assert done.returncode == 1
+    if name != "selftest.py":  # which may not even start
+        assert f"MISMATCH: {name} has changed" in done.stdout
+        assert not done.stderr
+
+
+def test_a_bundle_with_a_changed_byte_is_not_run(cli, bundle: Path, tmp_path: Path):
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    np.savez(tmp_path / "x.npz", x=np.ones((1, 8), np.float32))
+    cli("run", bundle, tmp_path / "x.npz").fails(1, "model.onnx has changed")
+
+
+def test_a_missing_file_fails_verify_and_selftest(cli, bundle: Path):
+    (bundle / "model.onnx").unlink()
+    cli("verify", bundle).fails(1, "model.onnx is missing")
+    assert selftest(bundle).returncode == 1
+
+
+def test_what_is_no_bundle_is_a_usage_error(cli, tmp_path: Path):
+    cli("verify", tmp_path / "none").fails(2, "no such folder")
+    cli("verify", tmp_path).fails(2, "no manifest.json in it")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"y": np.ones((1, 8), np.float32)}, ["given: y", "needed: x: float32[1, 8]"]),
+        ({"x": np.ones((1, 9), np.float32)}, ["x is float32[1, 9]", "needed: x: float32[1, 8]"]),
+        ({"x": np.ones((1, 8))}, ["x is float64[1, 8]"]),
+    ],
+)
+def test_an_input_that_does_not_fit_is_named(exported: Path, tmp_path: Path, arrays, words: list[str]):
+    from seatrial.core.errors import UsageError
+    from seatrial.exporter.run import load
+
+    with pytest.raises(UsageError) as caught:
+        load(exported).run(arrays)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_run_names_a_file_that_it_cannot_read(cli, exported: Path, tmp_path: Path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.npz").touch()
+    cli("run", exported, tmp_path / "a.jpg").fails(2, "no preprocessing")
+    cli("run", exported, tmp_path / "a.npz").fails(2, "a.npz", "can't be read")
+    cli("run", exported, tmp_path / "a.txt").fails(2, "a picture or an .npz")
+
+
+def test_init_keeps_what_is_there_and_names_a_missing_checkpoint(cli, tmp_path: Path):
+    (tmp_path / "model.py").write_text("mine")
+    cli("init", cwd=tmp_path).fails(2, "model.py", "--overwrite")
+    cli("init", "--checkpoint", "none.pt", "-o", "b.py", cwd=tmp_path).fails(2, "none.pt", "no such file")
+    cli("init", "-o", "no/where/b.py", cwd=tmp_path).fails(5, "no/where/b.py")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.py"]
+    assert (tmp_path / "model.py").read_text() == "mine"
