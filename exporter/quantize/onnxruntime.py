@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import samples
-from ...core.errors import ConverterFailed, MissingPart, Unsupported, UsageError
+from ...core.errors import MissingPart, Unsupported, UsageError
+from .options import checked, failed
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +63,7 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
         "ops": "fitting",
     }
     given = {key: value for key, value in options.items() if value != "auto"}
-    return _checked({**decided, **given})
+    return checked("onnxruntime", {**decided, **given}, OPTIONS)
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         Unsupported: already quantized, nothing to quantize, or over 2 GB.
         ConverterFailed: ONNX Runtime's quantizer raised an error.
     """
-    options = _checked(options)
+    options = checked("onnxruntime", options, OPTIONS)
     asked = f"int8 for onnxruntime of {Path(model).name}"
     try:
         import onnx
@@ -96,7 +97,7 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         try:
             made = _quantized(source, feeds, options, ops, Path(folder))
         except Exception as error:
-            raise _failed(asked, error) from error
+            raise failed(asked, error) from error
     _free_outputs(made)
     _strip(made)
     int8, other = _count(made)
@@ -122,23 +123,6 @@ def pair_scales(rows: ndarray) -> ndarray:
         scales = np.maximum(scales, np.abs(rows[:, :-1] + rows[:, 1:]).max(axis=1) / 127)
     floor: ndarray = np.maximum(scales, 1e-12).astype(np.float32)  # a row of zeros
     return floor
-
-
-def _failed(asked: str, error: Exception) -> ConverterFailed:
-    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes")
-
-
-def _checked(options: Mapping[str, str]) -> dict[str, str]:
-    for key, value in options.items():
-        if key not in OPTIONS:
-            raise UsageError(f"int8 option {key!r}", "unknown", f"allowed: {', '.join(OPTIONS)}")
-        if value not in OPTIONS[key]:
-            raise UsageError(f"int8 option {key} = {value!r}", "no such value", f"allowed: {', '.join(OPTIONS[key])}")
-    missing = [key for key in OPTIONS if key not in options]
-    if missing:
-        raise UsageError("int8 for onnxruntime", f"undecided: {', '.join(missing)}", "call resolve() first")
-    return {key: options[key] for key in OPTIONS}
 
 
 def _refuse(model: onnx.ModelProto, asked: str) -> None:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import samples
-from ...core.errors import ConverterFailed, MissingPart, Unsupported, UsageError
+from ...core.errors import MissingPart, Unsupported, UsageError
+from .options import checked, failed
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -71,7 +72,7 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
     wide = any(flag in cpu_flags for flag in _WIDE)
     decided = {"weights": "full" if wide else "half", "ops": "fitting"}
     given = {key: value for key, value in options.items() if value != "auto"}
-    return _checked({**decided, **given})
+    return checked("openvino", {**decided, **given}, OPTIONS)
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         Unsupported: already quantized, or nothing to quantize.
         ConverterFailed: NNCF raised an error.
     """
-    options = _checked(options)
+    options = checked("openvino", options, OPTIONS)
     asked = f"int8 for openvino of {Path(model).name}"
     try:
         import nncf  # noqa: F401
@@ -105,30 +106,13 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
     try:
         made = _quantized(source, feeds, options["weights"], ops)
     except Exception as error:
-        raise _failed(asked, error) from error
+        raise failed(asked, error) from error
     int8, other = _count(made)
     if not sum(int8.values()):
         raise Unsupported(asked, "no convolution or matrix product to quantize", "export fp32 instead")
     _rename(made)
     ov.save_model(made, out, compress_to_fp16=False)
     return {**options, "ops": ops, "samples": len(feeds), "quantized": dict(int8), "float": dict(other)}
-
-
-def _failed(asked: str, error: Exception) -> ConverterFailed:
-    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes")
-
-
-def _checked(options: Mapping[str, str]) -> dict[str, str]:
-    for key, value in options.items():
-        if key not in OPTIONS:
-            raise UsageError(f"int8 option {key!r}", "unknown", f"allowed: {', '.join(OPTIONS)}")
-        if value not in OPTIONS[key]:
-            raise UsageError(f"int8 option {key} = {value!r}", "no such value", f"allowed: {', '.join(OPTIONS[key])}")
-    missing = [key for key in OPTIONS if key not in options]
-    if missing:
-        raise UsageError("int8 for openvino", f"undecided: {', '.join(missing)}", "call resolve() first")
-    return {key: options[key] for key in OPTIONS}
 
 
 def _feeds(calibration: str, model: Any, asked: str) -> list[dict[str, ndarray]]:

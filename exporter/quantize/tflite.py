@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import samples
-from ...core.errors import ConverterFailed, MissingPart, Unsupported, UsageError
+from ...core.errors import MissingPart, Unsupported, UsageError
+from .options import checked, failed
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -42,7 +43,7 @@ def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, s
         UsageError: an unknown option or value.
     """
     given = {key: value for key, value in options.items() if value != "auto"}
-    return _checked({"ops": "fitting", **given})
+    return checked("tflite", {"ops": "fitting", **given}, OPTIONS)
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         Unsupported: already quantized, nothing to quantize, or not exactly one signature.
         ConverterFailed: ai-edge-quantizer raised an error.
     """
-    options = _checked(options)
+    options = checked("tflite", options, OPTIONS)
     asked = f"int8 for tflite of {Path(model).name}"
     try:
         import ai_edge_quantizer  # noqa: F401
@@ -80,7 +81,7 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
     try:
         made = _quantized(model, signature, feeds, ops)
     except Exception as error:
-        raise _failed(asked, error) from error
+        raise failed(asked, error) from error
     int8, other = _written(made, out, asked)
     return {**options, "ops": ops, "samples": len(feeds), "quantized": dict(int8), "float": dict(other)}
 
@@ -95,23 +96,6 @@ def _written(made: bytes, out: str, asked: str) -> tuple[Counter[str], Counter[s
         raise Unsupported(asked, "no operation was quantized", "export fp32 instead")
     os.replace(part, out)
     return int8, other
-
-
-def _failed(asked: str, error: Exception) -> ConverterFailed:
-    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return ConverterFailed(asked, found, "export fp32 instead, or give samples of the exact shapes")
-
-
-def _checked(options: Mapping[str, str]) -> dict[str, str]:
-    for key, value in options.items():
-        if key not in OPTIONS:
-            raise UsageError(f"int8 option {key!r}", "unknown", f"allowed: {', '.join(OPTIONS)}")
-        if value not in OPTIONS[key]:
-            raise UsageError(f"int8 option {key} = {value!r}", "no such value", f"allowed: {', '.join(OPTIONS[key])}")
-    missing = [key for key in OPTIONS if key not in options]
-    if missing:
-        raise UsageError("int8 for tflite", f"undecided: {', '.join(missing)}", "call resolve() first")
-    return {key: options[key] for key in OPTIONS}
 
 
 def _feeds(calibration: str, names: Sequence[str], asked: str) -> list[dict[str, ndarray]]:
