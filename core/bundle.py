@@ -109,8 +109,11 @@ class Bundle:
         bad += [] if (self.path / SEAL).is_file() else [f"{SEAL} is missing"]
         bad += [f"{name} is not in the manifest" for name in sorted(present - listed.keys())]
         for name in sorted(listed.keys() & present):
-            if file_sha256(self.path / name) != listed[name]["sha256"]:
-                bad.append(f"{name} has changed")
+            try:
+                if file_sha256(self.path / name) != listed[name]["sha256"]:
+                    bad.append(f"{name} has changed")
+            except OSError as error:
+                bad.append(f"{name} can't be read: {error.strerror}")
         if bad:
             raise CheckFailed(f"the bundle {self.path}", "; ".join(bad), EXPORT_AGAIN)
 

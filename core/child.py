@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,18 @@ def main(workdir: str) -> None:
         part.write_text(answer)
         os.replace(part, Path(workdir, "result.json"))
     except OSError:
-        traceback.print_exc()
+        _log_trace()
         os._exit(os.EX_IOERR)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     # A normal exit after torch or a runtime costs up to two seconds and can crash in destructors; all files are closed.
     os._exit(0)
+
+
+def _log_trace() -> None:
+    with suppress(OSError):  # the log's disk may be full: that must not hide the error
+        traceback.print_exc()
 
 
 def _answer(function: str, args: dict[str, Any], label: str) -> str:
@@ -89,7 +96,7 @@ def _answer(function: str, args: dict[str, Any], label: str) -> str:
             failure = NotWritten(label, found, MAKE_ROOM)
         else:
             failure = ChildFailed(label, found, "the last lines of the log tell more")
-    traceback.print_exc()
+    _log_trace()
     return json.dumps({"error": failure.to_dict()})
 
 

@@ -221,7 +221,13 @@ def _one(
     settings = require(target).settings(precision, threads)
     proof = prover.prove(artifact, [settings])[0]
     if proof.error:
-        raise proof.error
+        error = proof.error
+        error.asked, error.found = (
+            f"{program.name} for {target}, {precision}",
+            f"hop: runtime ({target}); {error.found}",
+        )
+        error.todo = error.todo or "nothing was packed; try another --target, or look at how the model was converted"
+        raise error
     if not proof.ok and not allow_mismatch:
         raise mismatch(builder, prover, program, artifact, base, proof)
     return artifact, proof

@@ -132,7 +132,11 @@ class Builder:
         for step in first.values():
             if step.early and not step.missing():
                 self._early[step.label] = self._start(step, pt2, self.product([step]))
-        then = [{"function": s.function, "args": self._job(pt2, self.product([s]))} for s in inside]
+        log = self.folder / "log" / "capture"
+        then = [
+            {"function": s.function, "args": self._job(pt2, self.product([s])), "label": f"the conversion {s.label}"}
+            for s in inside
+        ]
         args = {
             "path": str(source.path),
             "name": source.name,
@@ -144,12 +148,12 @@ class Builder:
         answer = process.call(
             "seatrial.exporter.sources.torch_file:capture",
             args,
-            workdir=self.folder / "log" / "capture",
+            workdir=log,
             limits=self.limits,
             label=f"the model {source.path}",
         )
         for step, outcome in zip(inside, answer["steps"], strict=True):
-            self._settle(step, self.product([step]), outcome)
+            self._settle(step, self.product([step]), outcome, log / "log.txt")
         return Program.load(folder)
 
     def _capture_onnx(self, source: Source, folder: Path, data: dict[str, str]) -> Program:
@@ -206,23 +210,24 @@ class Builder:
             step.need()
             out = self.product(route[: i + 1])
             failed = out.parent / "error.json"
+            if not out.exists() and not failed.exists():
+                self._convert(step, path, out)
             if failed.exists():
                 raise from_dict(json.loads(failed.read_text()))
-            if not out.exists():
-                self._convert(program, step, path, out)
             path = out
         return path
 
-    def _convert(self, program: Program, step: Step, source: Path, out: Path) -> None:
+    def _convert(self, step: Step, source: Path, out: Path) -> None:
+        """Leave the product, or the error, where `_settle` puts them."""
         self.say(f"converting {step.label}")
         with lease.shared(purpose="a conversion", progress=self.say):
             running = self._early.pop(step.label, None) or self._start(step, source, out)
             try:
                 running.result()
             except SeatrialError as error:
-                self._settle(step, out, error.to_dict())
-                raise
-            self._settle(step, out, None)
+                self._settle(step, out, error.to_dict(), running.child.log)
+            else:
+                self._settle(step, out, None, running.child.log)
 
     def _start(self, step: Step, source: Path, out: Path) -> process.Running:
         return process.start(
@@ -243,13 +248,14 @@ class Builder:
             "program": str(self.folder / "program" / FILE),
         }
 
-    def _settle(self, step: Step, out: Path, error: dict[str, Any] | None) -> None:
+    def _settle(self, step: Step, out: Path, error: dict[str, Any] | None, log: Path) -> None:
         """Let a converter's folder appear whole, or leave its error there."""
         part = self._part(out).parent
         shutil.rmtree(out.parent, ignore_errors=True)
         if error is None and not self._part(out).exists():
-            error = ConverterFailed(f"the conversion {step.label}", f"it wrote no {out.name}").to_dict()
+            error = _wrote_nothing(f"the conversion {step.label}", out).to_dict()
         if error is not None:
+            error["log"] = error["log"] or str(log)
             shutil.rmtree(part, ignore_errors=True)
             out.parent.mkdir(parents=True)
             (out.parent / "error.json").write_text(json.dumps(error))
@@ -295,6 +301,8 @@ class Builder:
                 limits=self.limits,
                 label=f"the quantization for {base.target}",
             )
+        if not part.exists():
+            raise _wrote_nothing(f"the quantization for {base.target}", out)
         shutil.rmtree(out.parent, ignore_errors=True)
         part.parent.rename(out.parent)
 
@@ -314,6 +322,10 @@ class Builder:
             if [step.label for step in route] == base.route:
                 return [(step.label, self.product(route[: i + 1])) for i, step in enumerate(route)]
         return []
+
+
+def _wrote_nothing(asked: str, out: Path) -> ConverterFailed:
+    return ConverterFailed(asked, f"it ended without an error and wrote no {out.name}", "its log may tell why")
 
 
 def _check_free(program: Program, step: Step) -> None:

@@ -50,7 +50,7 @@ def capture(
         args: texts for the parameters of ``get_model``.
         folder: where the Program goes.
         data: paths of the user's data, by use.
-        then: converters as ``{"function": "module:name", "args": {...}}``.
+        then: converters as ``{"function": "module:name", "args": {...}, "label": "..."}``.
 
     Returns:
         ``{"steps": [...]}``: for each converter None, or its error as data.
@@ -113,7 +113,7 @@ def _then(step: Mapping[str, Any]) -> dict[str, Any] | None:
     except Exception as error:
         traceback.print_exc()
         found = f"{type(error).__name__}: {str(error).strip()[:2000]}"
-        return ChildFailed(step["function"], found).to_dict()
+        return ChildFailed(step["label"], found, "the last lines of the log tell more").to_dict()
     return None
 
 
