@@ -23,6 +23,9 @@ COMMANDS = {
     "doctor": "Say what can be used here, and what to type for the rest.",
 }
 
+DEFAULTS = "seatrial.toml"
+"""In the working folder: a table per command with defaults for its options."""
+
 EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 inconclusive (--strict), 4 nothing measured, "
     "5 can't be done here, 130 interrupted."
@@ -44,6 +47,8 @@ class Lazy(click.Group):
             return click.Command(cmd_name, help=COMMANDS[cmd_name])
         module = importlib.import_module(f".{cmd_name}", __name__)
         command: click.Command = module.command
+        if os.path.exists(DEFAULTS):
+            ctx.default_map = {cmd_name: _defaults(command)}
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -62,6 +67,21 @@ class Lazy(click.Group):
             hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _defaults(command: click.Command) -> dict[str, Any]:
+    """The command's table in ``seatrial.toml``: names of long options and their values."""
+    from pathlib import Path
+
+    from ..core.config import read_toml, refuse_unknown
+
+    tables = read_toml(Path(DEFAULTS))
+    refuse_unknown(tables, COMMANDS, DEFAULTS)
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    names = {word.removeprefix("--"): str(p.name) for p in options for word in p.opts if word.startswith("--")}
+    table = tables.get(str(command.name), {})
+    refuse_unknown(table, names, f"[{command.name}] of {DEFAULTS}")
+    return {names[key]: value for key, value in table.items()}
 
 
 @click.group(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.bundle import Bundle
-from ..core.errors import UsageError
+from ..core.errors import CheckFailed, UsageError
 from ..core.paths import check_free, writing
 from ..devices.facts import host_facts
 from ..devices.store import Store
@@ -109,8 +109,8 @@ class Study:
             targets: only these.
 
         Raises:
-            UsageError: a bound that can't be read, an unknown objective, or bounds that nobody meets (the nearest
-                is named).
+            UsageError: a bound that can't be read, or an unknown objective.
+            CheckFailed: nobody meets the bounds; the nearest is named.
         """
         if maximize and minimize:
             raise UsageError("--maximize with --minimize", "one objective decides", "bound the other by --subject-to")
@@ -122,7 +122,7 @@ class Study:
         fits = [c for c in able if all(test(_value(c, key), limit) for key, test, limit, _ in bounds)]
         usable = [c for c in fits if _value(c, name) is not None]
         if not usable:
-            raise UsageError("a candidate with " + " and ".join(subject_to), *_nearest(able, bounds, name))
+            raise CheckFailed("a candidate with " + " and ".join(subject_to), *_nearest(able, bounds, name))
         return min(usable, key=lambda c: (sign * float(_value(c, name) or 0), c["latency_ms"]))
 
     def pack(self, id: str, out: Path, overwrite: bool = False) -> Bundle:
