@@ -35,6 +35,27 @@ def writing(asked: str) -> Iterator[None]:
         raise NotWritten(asked, error.strerror or str(error), todo) from error
 
 
+def check_readable(path: Path, asked: str) -> None:
+    """Refuse a user's file or folder that can't be read, before work starts.
+
+    Raises:
+        UsageError: it is missing, or may not be read.
+    """
+    try:
+        if path.is_dir():
+            os.scandir(path).close()
+        elif path.is_file():
+            path.open("rb").close()
+        else:
+            path.stat()
+    except FileNotFoundError:
+        todo = f"check the path; the working folder is {Path.cwd()}"
+        raise UsageError(asked, "no such file or folder", todo) from None
+    except OSError as error:
+        found = f"it can't be read: {error.strerror}"
+        raise UsageError(asked, found, "check the path and its permissions") from error
+
+
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse an output folder that exists, before work starts.
 

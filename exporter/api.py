@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.bundle import Bundle
 from ..core.errors import CannotDo, CheckFailed, Unsupported, UsageError
-from ..core.paths import check_free, writing
+from ..core.paths import check_free, check_readable, writing
 from ..core.process import Limits
 from ..devices.facts import host_facts
 from ..targets import require
@@ -152,8 +152,7 @@ def check(
         todo = "add --calibration DIR (pictures) or FILE.npz; seatrial never calibrates on random data"
         raise UsageError("int8", "no calibration data given", todo)
     for use, path in data.items():
-        if not path.exists():
-            raise UsageError(f"{use} data {path}", "no such file or folder", "check the path")
+        check_readable(path, f"{use} data {path}")
     return Request(source, targets, precisions, dict(data))
 
 

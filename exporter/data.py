@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import samples
 from ..core.errors import UsageError
 from ..core.ids import content_id, file_sha256
+from ..core.paths import check_readable
 from ..core.specs import TensorSpec
 from .images import SUFFIXES, Preprocess
 
@@ -48,8 +49,7 @@ def load(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
         UsageError: nothing there, unreadable, or not of a kind that fits the model.
     """
     asked = f"{what} data {path}"
-    if not path.exists():
-        raise UsageError(asked, "no such file or folder", "check the path")
+    check_readable(path, asked)
     if path.is_dir():
         return _folder(path, inputs, preprocess, asked)
     if path.suffix == ".npz":

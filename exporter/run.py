@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import samples
 from ..core.bundle import Bundle
 from ..core.errors import CheckFailed, UsageError
+from ..core.paths import check_readable
 from ..targets import require
 from .images import SUFFIXES, Preprocess
 from .proof import parity
@@ -45,8 +46,7 @@ class Model:
                 raise UsageError(
                     f"the picture {path}", "the bundle has no preprocessing", "give an .npz of ready inputs"
                 )
-            if not path.exists():
-                raise UsageError(f"the picture {path}", "no such file", "check the path")
+            check_readable(path, f"the picture {path}")
             return {self.bundle.inputs[0].name: Preprocess.from_dict(data).load(path)}
         if path.suffix != ".npz":
             raise UsageError(f"the input {path}", f"a file {path.suffix}", "give a picture or an .npz")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.errors import UsageError
+from ...core.paths import check_readable
 
 _KINDS = {".py": "torch", ".onnx": "onnx"}
 _CHECKPOINTS = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
@@ -57,8 +58,7 @@ def detect(
         raise UsageError(
             asked, found, f"write the code with `seatrial init --checkpoint {path.name}`, then export that"
         )
-    if not path.exists():
-        raise UsageError(asked, "no such file", f"check the path; the working folder is {Path.cwd()}")
+    check_readable(path, asked)
     if path.suffix not in _KINDS or not path.is_file():
         found = "a folder" if path.is_dir() else f"a file {path.suffix or 'without a suffix'}"
         raise UsageError(asked, found, f"known kinds: {', '.join(_KINDS)}")

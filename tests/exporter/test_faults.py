@@ -139,12 +139,15 @@ def test_files_that_may_not_be_read_are_named_as_such(cli, here: Path, exported:
     shutil.copytree(exported, here / "bundle")
     (here / "bundle/model.onnx").chmod(0)
     (here / "good.onnx").chmod(0)
-    cli("export", "good.onnx", "-o", "o", cwd=here, prefix=prefix).fails(2, "good.onnx", "Permission denied")
+    cli("export", "good.onnx", "-o", "o", cwd=here, prefix=prefix).fails(2, "it can't be read: Permission denied")
     cli("verify", "bundle", cwd=here, prefix=prefix).fails(1, "model.onnx can't be read: Permission denied")
     (here / "bundle").chmod(0)
     try:
         cli("verify", "bundle", cwd=here, prefix=prefix).fails(2, "bundle", "not readable")
         cli("export", "bundle/x.onnx", cwd=here, prefix=prefix).fails(2, "bundle/x.onnx", "Permission denied")
+        (here / "good.onnx").chmod(0o644)
+        calibrated = ["export", "good.onnx", "--precision", "int8", "--calibration", "bundle"]
+        cli(*calibrated, cwd=here, prefix=prefix).fails(2, "--calibration", "not readable")
     finally:
         (here / "bundle").chmod(0o755)
 
