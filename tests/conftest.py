@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +63,7 @@ class Ran:
         assert "Traceback" not in self.err + self.out, self.err
         assert "unexpected error" not in self.err, self.err
         assert len(re.findall("^[Ee]rror: ", self.err, re.MULTILINE)) == (code != 130), self.err
-        assert "error: " not in self.err or "\n  found: " in self.err and "\n  to do: " in self.err, self.err
+        assert "error: " not in self.err or ("\n  found: " in self.err and "\n  to do: " in self.err), self.err
         for word in words:
             assert word in self.err, f"{word!r} is not in:\n{self.err}"
 
@@ -97,6 +98,23 @@ def cli() -> Cli:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def main(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ran]]:
+    """`main("export", "a.onnx")`: the command in this very process, which saves its start; children are real."""
+    from seatrial import cli
+
+    def run(*args: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(word) for word in args])
+        out, err = capsys.readouterr()
+        return Ran(int(end.value.code or 0), out, err)
+
+    old = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, old)
 
 
 COMMAND = (sys.executable, "-P", "-m", "seatrial")
