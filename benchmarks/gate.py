@@ -73,14 +73,12 @@ def busy_core(folder: Path) -> Iterator[None]:
 
 def session(folder: Path, kind: str, index: int, setup_id: str) -> dict[str, Any]:
     """One `seatrial compare`, and what is kept of it."""
-    out = folder / "last.json"
-    out.unlink(missing_ok=True)
     words = [str(folder / "base.onnx"), str(folder / KINDS[kind]), "--seed", str(1000 + index)]
-    command = module_command("seatrial", "compare", *words, "--json", str(out))
+    command = module_command("seatrial", "compare", *words, "--json")
     done = subprocess.run(command, capture_output=True, text=True, env=child_env({}), check=False)
-    if not out.exists():
+    if not done.stdout:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    data = json.loads(out.read_text())
+    data = json.loads(done.stdout)
     keep = ("verdict", "reason", "ratio", "canary_log", "detectable", "seconds", "exit_code")
     notes = [n for launch in data["launches"] for arm in launch["arms"].values() for n in arm["notes"]]
     return {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import json
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import click
 
+from . import ui
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ..devices.results import ArmSummary, BenchResult
 
@@ -24,12 +26,7 @@ NUMBERS = ("median ms", "interval", "min", "p90", "load ms", "first ms", "peak M
 @click.option("--quick", is_flag=True, help="Fewer launches and rounds: wider intervals.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
 @click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False),
-    help="Write all results and raw samples; - for stdout.",
-)
+@click.option("--json", "as_json", is_flag=True, help="Print results and raw samples as JSON, the table on stderr.")
 def command(
     models: tuple[str, ...],
     threads: int | None,
@@ -38,7 +35,7 @@ def command(
     quick: bool,
     seed: int | None,
     store: str | None,
-    json_file: str | None,
+    as_json: bool,
 ) -> None:
     """Time bundles, or raw .onnx, .tflite and .xml files, interleaved in fresh processes.
 
@@ -47,7 +44,7 @@ def command(
     """
     from ..devices.engine import bench
 
-    with progress_on_stderr() as say:
+    with ui.progress() as say:
         result = bench(
             models,
             threads=threads,
@@ -58,54 +55,11 @@ def command(
             store=store,
             progress=say,
         )
-    if json_file:
-        write_json(json_file, result.to_dict())
-    _show(result, to_stderr=json_file == "-")
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    _show(result, to_stderr=as_json)
     if not result.valid or not any(arm.ok for arm in result.arms):
         raise SystemExit(4)
-
-
-@contextmanager
-def progress_on_stderr() -> Iterator[Callable[[str], None]]:
-    """A line that changes on a terminal, lines elsewhere. No timer redraws it: that would disturb."""
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: click.echo(text, err=True)
-        return
-    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def say(text: str) -> None:
-            bar.update(task, description=text, refresh=True)
-
-        yield say
-
-
-def write_json(path: str, data: dict[str, object]) -> None:
-    """To a file, whole or not at all, or to stdout for ``-``.
-
-    Raises:
-        NotWritten: the file can't be written.
-    """
-    import json
-    import os
-    from pathlib import Path
-
-    from ..core.errors import NotWritten
-
-    if path == "-":
-        click.echo(json.dumps(data))
-        return
-    try:
-        with Path(f"{path}.part").open("w", encoding="utf-8") as file:
-            json.dump(data, file)
-        os.replace(f"{path}.part", path)
-    except OSError as error:
-        raise NotWritten(f"write {path}", error.strerror or str(error), "give another path to --json") from error
 
 
 def _show(result: BenchResult, to_stderr: bool) -> None:

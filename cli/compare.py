@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from . import ui
 
 if TYPE_CHECKING:
     from ..devices.results import ArmSummary, Comparison
@@ -42,12 +45,7 @@ class Percent(click.ParamType[float]):
 @click.option("--threads", type=click.IntRange(1), help="Threads of both, instead of each bundle's own.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
 @click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False),
-    help="Write verdict and raw samples; - for stdout.",
-)
+@click.option("--json", "as_json", is_flag=True, help="Print verdict and raw samples as JSON, the report on stderr.")
 def command(
     base: str,
     candidate: str,
@@ -58,7 +56,7 @@ def command(
     threads: int | None,
     seed: int | None,
     store: str | None,
-    json_file: str | None,
+    as_json: bool,
 ) -> None:
     """Is CANDIDATE slower than BASE? Both are measured here and now, beside a duplicate of BASE as a canary.
 
@@ -66,12 +64,11 @@ def command(
     failed), MISSING (one of them didn't run) and NEW (no baseline) exit 4: nothing valid was compared.
     """
     from ..devices.engine import compare
-    from .bench import progress_on_stderr, write_json
 
     detect = detect if detect is not None else (0.10 if quick else 0.05)
     if tolerate >= detect:
         raise click.UsageError(f"--tolerate {tolerate:.2%} must be less than --detect {detect:.2%}")
-    with progress_on_stderr() as say:
+    with ui.progress() as say:
         result = compare(
             base,
             candidate,
@@ -85,10 +82,10 @@ def command(
         )
     again = _reproduce(base, candidate, result, quick, strict, threads)
     exit_code = (EXIT_STRICT if strict else EXIT)[result.verdict]
-    if json_file:
+    if as_json:
         data = {**result.to_dict(), "strict": strict, "exit_code": exit_code, "reproduce": again}
-        write_json(json_file, data)
-    click.echo("\n".join(_report(result, again, quick)), err=json_file == "-")
+        click.echo(json.dumps(data))
+    click.echo("\n".join(_report(result, again, quick)), err=as_json)
     if exit_code:
         raise SystemExit(exit_code)
 

@@ -51,7 +51,7 @@ def command(
     if dry_run:
         _dry_run(model, target, precision, arguments, as_json)
         return
-    with ui.progress() as say:
+    with ui.progress(animated=True) as say:
         made = export(
             model,
             target,

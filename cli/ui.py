@@ -12,21 +12,24 @@ import click
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A spinner with the running step on a terminal, one line per step elsewhere; both on stderr."""
+def progress(animated: bool = False) -> Iterator[Callable[[str], None]]:
+    """The running step on one line of a terminal, a line per step elsewhere; always on stderr.
+
+    Args:
+        animated: a spinner that redraws itself; never while something is timed, which it would disturb.
+    """
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     start = time.monotonic()
     if not console.is_terminal:
         yield lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True)
         return
-    with console.status("starting") as status:
-
-        def say(text: str) -> None:
-            status.update(f"{text}  [dim]({time.monotonic() - start:.0f} s so far)[/dim]")
-
-        yield say
+    columns = (*([SpinnerColumn()] if animated else []), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, auto_refresh=animated, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda text: bar.update(task, description=text, refresh=True)
 
 
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:

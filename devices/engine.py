@@ -181,6 +181,8 @@ def compare(
     one, other = summarise(launches, a.named(BASE)), summarise(launches, b.named(CANDIDATE))
     decision = replace(decision, warnings=tuple(_doubts(one, other, rule)))
     seconds = time.monotonic() - start
+    if a.same == b.same:  # what ran is asked once for each artifact
+        other = replace(other, placement=one.placement, ran_precision=one.ran_precision)
     one, other = replace(one, arm=a), replace(other, arm=b)
     return Comparison(one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds)
 

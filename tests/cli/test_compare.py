@@ -41,13 +41,13 @@ def compare(*words: object) -> Result:
 def test_a_proven_slowdown_exits_1_with_what_changed_and_how_to_see_it_again(pair, tmp_path, monkeypatch):
     base, candidate = pair
     tiny.quiet_machine(monkeypatch, lambda artifact: 1.06 if "candidate" in artifact else 1.0)
-    result = compare(base, candidate, "--quick", "--seed", 7, "--json", tmp_path / "out.json")
+    result = compare(base, candidate, "--quick", "--seed", 7, "--json")
     assert result.exit_code == 1, result.output
-    assert result.stdout.startswith("REGRESS: proven slower by more than 1.0%")
-    assert "MatMul: 10 nodes in the base, 60 in the candidate" in result.stdout
+    assert "REGRESS: proven slower by more than 1.0%" in result.stderr
+    assert "MatMul: 10 nodes in the base, 60 in the candidate" in result.stderr
     command_line = f"reproduce: seatrial compare {base} {candidate} --tolerate 1% --detect 10% --quick --seed 7"
-    assert command_line in result.stdout
-    data = json.loads((tmp_path / "out.json").read_text())
+    assert command_line in result.stderr
+    data = json.loads(result.stdout)
     assert (data["schema"], data["verdict"], data["exit_code"]) == ("seatrial.comparison/1", "REGRESS", 1)
     assert len(data["launches"]) == 5
     assert "--quick" in result.stdout.splitlines()[-1]
