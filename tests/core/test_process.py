@@ -170,8 +170,9 @@ def test_a_full_disk_in_a_child_is_named_as_one(call):
 
 
 def test_an_old_answer_is_never_taken_for_a_new_one(call):
-    assert call("echo", x=1) == {"args": {"x": 1}}
-    with pytest.raises(ChildFailed):
+    with pytest.raises(UsageError):
+        call("usage")
+    with pytest.raises(ChildFailed, match="SIGSEGV"):
         call("segfault")
 
 
@@ -206,6 +207,22 @@ def test_memory_over_the_limit_ends_the_child_before_the_machine_suffers(call, t
     assert caught.value.kind == "oom"
     assert "0.25 GiB" in caught.value.found
     assert "--memory" in caught.value.todo
+
+
+SPAWN = """
+import pathlib, subprocess, sys, time
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path(sys.argv[1]).write_text(str(other.pid))
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 600])
+def test_a_commands_whole_group_ends_with_it(tmp_path: Path, seconds: int):
+    """Of any command, ours or not; whether it ended by itself or was ended."""
+    child = Child([sys.executable, "-c", SPAWN, str(tmp_path / "pid"), str(seconds)], tmp_path / "log")
+    assert child.watch(Limits(timeout_s=3)).kind == ("timeout" if seconds else "ok")
+    wait_for(lambda: gone(int((tmp_path / "pid").read_text())))
 
 
 def test_no_answer_is_read_from_a_child_that_was_ended(tmp_path: Path, env: dict[str, str]):
@@ -289,7 +306,7 @@ def test_a_killed_parent_takes_its_child_along(tmp_path: Path, env: dict[str, st
 
 
 def test_a_child_of_a_dead_parent_does_not_start_working(tmp_path: Path, env: dict[str, str]):
-    (tmp_path / "job.json").write_text(json.dumps({"function": "jobs:echo", "args": {}}))
+    (tmp_path / "job.json").write_text(json.dumps({"function": "jobs:echo", "args": {}, "label": "it"}))
     argv = process.module_command("seatrial.core.child", str(tmp_path))
     orphan = {**os.environ, **env, "SEATRIAL_PARENT": "1"}
     assert subprocess.run(argv, env=orphan).returncode == 1
