@@ -44,14 +44,29 @@ def plan(launches: Sequence[Launch], groups: Mapping[str, Sequence[str]]) -> Nex
     new = [each for ids in groups.values() for each in ids if each not in seen]
     if new:
         return Next(new[:ARMS_PER_LAUNCH], SCREEN_ROUNDS)
-    racing = [each for ids in groups.values() for each in _racing(launches, ids)]
-    least = sorted(racing, key=lambda each: len(_times(launches, each)))
-    return Next(least[:ARMS_PER_LAUNCH], RACE_ROUNDS)
+    fields = [field for ids in groups.values() if (field := _field(launches, ids))]
+    chosen: list[str] = []
+    for best, rivals in sorted(fields, key=lambda field: field[1][0][0]):
+        # A rival without its leader, or the other way round, would decide nothing.
+        room = ARMS_PER_LAUNCH - len(chosen) - 1
+        if room > 0:
+            chosen += [best, *(name for _, name in rivals[:room])]
+    return Next(chosen, RACE_ROUNDS)
+
+
+def failures(launches: Sequence[Launch]) -> dict[str, str]:
+    """Why, of every candidate that failed in one of its launches: it isn't launched again, nor chosen."""
+    found: dict[str, str] = {}
+    for name, run in (item for launch in launches for item in launch.arms.items()):
+        if not run.ok:
+            found.setdefault(name, run.reason or run.status)
+    return found
 
 
 def leader(launches: Sequence[Launch], ids: Sequence[str]) -> str | None:
     """The fastest on average, against the reference; None where none was measured."""
-    means = {each: sum(times) / len(times) for each in ids if (times := _times(launches, each))}
+    failed = failures(launches)
+    means = {each: sum(t) / len(t) for each in ids if each not in failed and (t := _times(launches, each))}
     return min(means, key=lambda each: means[each]) if means else None
 
 
@@ -68,20 +83,21 @@ def _times(launches: Sequence[Launch], name: str) -> list[float]:
     return effects(launches, REFERENCE, name, "median")
 
 
-def _racing(launches: Sequence[Launch], ids: Sequence[str]) -> list[str]:
-    """Those of one target whose order is still open, with the leader that they race against."""
+def _field(launches: Sequence[Launch], ids: Sequence[str]) -> tuple[str, list[tuple[int, str]]] | None:
+    """The leader of one target and those that may yet be faster, each with its launches, fewest first."""
     best = leader(launches, ids)
     if best is None:
-        return []
-    rivals = [each for each in ids if each != best and _undecided(launches, best, each)]
-    return [best, *rivals] if rivals else []
+        return None
+    failed = failures(launches)
+    rivals = [each for each in ids if each != best and each not in failed and _undecided(launches, best, each)]
+    return (best, sorted((len(_times(launches, each)), each) for each in rivals)) if rivals else None
 
 
 def _undecided(launches: Sequence[Launch], best: str, other: str) -> bool:
-    found = gap(launches, best, other)
-    if not found or sum(found) / len(found) > FAR:
-        return False  # it failed, or is far behind
     together = effects(launches, best, other, "median")
+    found = together or gap(launches, best, other)
+    if not found or sum(found) / len(found) > FAR:
+        return False  # not measured, or far behind
     if len(together) < FEWEST:
         # A candidate may have met another leader so often that it had its share of launches.
         return len(_times(launches, other)) < MOST
