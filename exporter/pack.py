@@ -34,6 +34,7 @@ def pack(
     measurements: dict[str, Any] | None = None,
     names: Path | None = None,
     allow_mismatch: bool = False,
+    runtime: str | None = None,
 ) -> Bundle:
     """Write a bundle to `out`; it appears whole or not at all.
 
@@ -47,6 +48,7 @@ def pack(
         measurements: what was timed, kept outside the hashes.
         names: ``names.json`` with the module path of each node.
         allow_mismatch: whether a failed proof is packed all the same; the manifest says so.
+        runtime: version that the proof was made with; by default the one that is here.
     """
     with whole_folder(out) as part:
         for file in artifact.files:
@@ -56,7 +58,7 @@ def pack(
         if program.labels:
             (part / "labels.txt").write_text("\n".join(label.replace("\n", " ") for label in program.labels) + "\n")
         _golden(part, program, *vectors)
-        manifest = _manifest(program, artifact, proof, host, allow_mismatch)
+        manifest = _manifest(program, artifact, proof, host, allow_mismatch, runtime)
         for name in ("selftest.py", "example.py"):
             (part / name).write_text(_script(name, artifact.target, proof["settings"]))
         (part / "report.md").write_text(report(manifest))
@@ -83,7 +85,12 @@ def _golden(part: Path, program: Program, inputs: Path, answers: Path) -> None:
 
 
 def _manifest(
-    program: Program, artifact: Artifact, proof: dict[str, Any], host: dict[str, Any], allow_mismatch: bool
+    program: Program,
+    artifact: Artifact,
+    proof: dict[str, Any],
+    host: dict[str, Any],
+    allow_mismatch: bool,
+    runtime: str | None,
 ) -> dict[str, Any]:
     precision = artifact.precision
     target = get(artifact.target)
@@ -99,7 +106,7 @@ def _manifest(
         "source": {"kind": program.kind, "id": program.source_id, "reference": program.reference},
         "route": artifact.route,
         "recipe": artifact.recipe.to_dict(),
-        "tools": {**program.tools, artifact.target: target.version()},
+        "tools": {**program.tools, artifact.target: runtime or target.version()},
         "inputs": [spec.to_dict() for spec in program.inputs],
         "outputs": [spec.to_dict() for spec in program.outputs],
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,

@@ -55,9 +55,15 @@ class Findings:
         return found
 
     @cached_property
+    def failed(self) -> dict[str, str]:
+        """Why, of each candidate that failed while it was timed, if only once."""
+        return race.failures([*self.raced, *self.confirmed])
+
+    @cached_property
     def able(self) -> list[Trial]:
-        """Feasible trials that were timed, the fastest first."""
-        timed = [t for t in feasible(list(self.trials.values())) if t.id in self.latency]
+        """Feasible trials that were timed and never failed, the fastest first."""
+        found = feasible(list(self.trials.values()))
+        timed = [t for t in found if t.id in self.latency and t.id not in self.failed]
         return sorted(timed, key=lambda t: self.latency[t.id].ms)
 
     @cached_property
@@ -95,12 +101,11 @@ class Findings:
 
     @property
     def _fastest(self) -> dict[str, str]:
-        """The fastest of each target; once confirmed, of those that took part."""
-        timed = {name for launch in self.confirmed for name, run in launch.arms.items() if run.ok}
+        """The fastest of each target; once confirmed, of those that took part, as long as one of them lasted."""
+        timed = {name for launch in self.confirmed for name in launch.arms}
         found: dict[str, str] = {}
-        for trial in self.able:
-            if not timed or trial.id in timed:
-                found.setdefault(trial.candidate.target, trial.id)
+        for trial in sorted(self.able, key=lambda t: t.id not in timed):
+            found.setdefault(trial.candidate.target, trial.id)
         return found
 
     def comparisons(self) -> list[Estimate]:
@@ -116,9 +121,10 @@ class Findings:
         """Why a candidate was not chosen, in words; None for the chosen."""
         if trial.status != "ok":
             return trial.reason
+        if trial.id in self.failed:
+            return f"failed while it was timed: {self.failed[trial.id]}"
         if trial.id not in self.latency:
-            failed = [run.reason for launch in self.raced if (run := launch.arms.get(trial.id)) and not run.ok]
-            return f"not timed: {failed[0]}" if failed else "not timed"
+            return "not timed"
         winner = self.winners[trial.candidate.target]
         if trial.id == winner:
             return self._behind_best(trial)
@@ -149,7 +155,7 @@ class Findings:
             "target": trial.candidate.target,
             "precision": trial.candidate.precision,
             "settings": dict(trial.candidate.settings),
-            "status": trial.status,
+            "status": "failed" if trial.id in self.failed else trial.status,
             "reason": self.reason(trial),
             "latency_ms": latency.ms if latency else None,
             "latency_low_ms": latency.low_ms if latency else None,

@@ -40,8 +40,10 @@ def plan(launches: Sequence[Launch], groups: Mapping[str, Sequence[str]]) -> Nex
         launches: all so far; each holds `REFERENCE` and candidates by id.
         groups: ids by target; the race is for the fastest of each.
     """
-    seen = {name for launch in launches for name in launch.arms}
-    new = [each for ids in groups.values() for each in ids if each not in seen]
+    # Where the reference failed, nothing was learned of the others.
+    seen = {name for launch in launches if launch.arms[REFERENCE].ok for name in launch.arms}
+    failed = failures(launches)
+    new = [each for ids in groups.values() for each in ids if each not in seen and each not in failed]
     if new:
         return Next(new[:ARMS_PER_LAUNCH], SCREEN_ROUNDS)
     fields = [field for ids in groups.values() if (field := _field(launches, ids))]

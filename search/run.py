@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ..core.errors import NothingMeasured, SeatrialError, UsageError
+from ..core.errors import CannotDo, NothingMeasured, NotWritten, SeatrialError, UsageError
 from ..core.ids import content_id, file_sha256
-from ..core.paths import check_free, writing
+from ..core.paths import check_free, whole_folder, writing
 from ..core.process import Limits
 from ..devices.engine import Arm, Plan, Sitting
-from ..devices.facts import cores_given, cpu_flags
+from ..devices.facts import cores_given, cpu_flags, host_facts
 from ..devices.launches import Launch
 from ..devices.store import Store
 from ..exporter.api import PRECISIONS, check, check_program, listed
 from ..exporter.build import Artifact, Builder
 from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
 from ..exporter.sources import Source, detect
+from ..targets import require
 from . import race
 from .findings import Findings
 from .space import Candidate, candidates
@@ -87,7 +89,7 @@ def search(
     given = {"calibration": calibration, "evaluate": evaluate, "confirm": confirm}
     data = {use: Path(path) for use, path in given.items() if path}
     request = check(source, target, (), data)
-    wanted = _precisions(precision, "calibration" in data)
+    wanted = _precisions(precision, "calibration" in data, request.targets)
     counts = tuple(threads or dict.fromkeys((1, len(cores_given()))))
     space = candidates(request.targets, wanted, counts, cpu_flags())
     folder = Path(output)
@@ -100,27 +102,32 @@ def search(
         return running.finish(running.program.name, max_drop, command)
 
 
-def _precisions(precision: str | Sequence[str] | None, calibrated: bool) -> tuple[str, ...]:
+def _precisions(precision: str | Sequence[str] | None, calibrated: bool, targets: Sequence[str]) -> tuple[str, ...]:
     if precision is None:
         return tuple(p for p in PRECISIONS if calibrated or p != "int8")
+    able = dict.fromkeys(p for target in targets for p in require(target).precisions(cpu_flags()))
     names = listed(precision)
     for name in names:
         if name not in PRECISIONS:
             raise UsageError(f"precision {name!r}", "no such precision", f"known: {', '.join(PRECISIONS)}")
+        if name not in able:
+            asked = f"{name} for {', '.join(targets)}"
+            raise CannotDo(asked, "no such target can run it on this CPU", f"here they can: {', '.join(able)}")
     if "int8" in names and not calibrated:
         raise UsageError("int8", "no calibration data given", "add --calibration DIR or FILE.npz")
     return names
 
 
 def _key(source: Source, data: Mapping[str, Path], space: Sequence[Candidate], max_drop: float, seed: int) -> str:
-    """The id of a search: what would give other facts gives another id."""
+    """The id of a search: what would give other facts gives another id, so another machine or runtime does."""
     args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in source.args.items()}
     inputs = file_sha256(source.inputs) if source.inputs else None
     shapes = {k: list(v) for k, v in source.shapes.items()}
     ranges = {k: list(v) for k, v in source.ranges.items()}
     files = {use: _data_id(path) for use, path in data.items()}
     ids = [candidate.id for candidate in space]
-    return content_id([file_sha256(source.path), args, inputs, shapes, ranges, files, ids, max_drop, seed])
+    where = [host_facts()["identity"], {c.target: require(c.target).version() for c in space}]
+    return content_id([file_sha256(source.path), args, inputs, shapes, ranges, files, ids, max_drop, seed, where])
 
 
 def _data_id(path: Path) -> str:
@@ -134,15 +141,16 @@ def _prepare(folder: Path, key: str, overwrite: bool) -> None:
     if mark.exists() and mark.read_text() == key:
         return
     if mark.exists() and not overwrite:
+        found = "it holds a search with other arguments, or of another machine or runtime version"
         todo = "give the same arguments to go on with it, another -o, or --overwrite"
-        raise UsageError(f"the output {folder}", "it holds a search with other arguments", todo)
+        raise UsageError(f"the output {folder}", found, todo)
     if not mark.exists():
         check_free(folder, overwrite or (folder.is_dir() and not any(folder.iterdir())))
-    with writing(f"the output {folder}"):
-        if folder.exists():
-            shutil.rmtree(folder)
-        mark.parent.mkdir(parents=True)
-        mark.write_text(key)
+    empty = folder.is_dir() and not any(folder.iterdir())
+    with whole_folder(folder / "work" if empty else folder) as part:  # an empty one may be the working folder
+        work = part if empty else part / "work"
+        work.mkdir(exist_ok=True)
+        (work / "key").write_text(key)
 
 
 class Running:
@@ -151,7 +159,9 @@ class Running:
     def __init__(self, folder: Path, key: str, limits: Limits, say: Say) -> None:
         self.folder, self.key, self.limits, self.say = folder, key, limits, say
         self.work = folder / "work"
-        self.costs: dict[str, float] = {}
+        self._lock = _locked(folder)
+        for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):  # a kill while packing
+            shutil.rmtree(left, ignore_errors=True)
         self.store = Store(folder / "facts.sqlite")
         self.trials = Trials(self.store, key)
         self.builder = Builder(self.work, limits, say)
@@ -162,6 +172,7 @@ class Running:
     def __exit__(self, *exc: object) -> None:
         self.builder.close()
         self.store.close()
+        self._lock.close()
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -169,7 +180,11 @@ class Running:
         try:
             yield
         finally:
-            self.costs[stage] = self.costs.get(stage, 0.0) + time.monotonic() - start
+            costs = self._seconds()
+            costs[stage] = costs.get(stage, 0.0) + time.monotonic() - start
+            part = self.work / "costs.json.part"
+            part.write_text(json.dumps(costs))
+            part.replace(self.work / "costs.json")
 
     def make(
         self,
@@ -199,6 +214,8 @@ class Running:
                 base = self.builder.convert(self.program, target)
             with self._timed("quantize"):
                 return self.builder.derive(self.program, base, precision)
+        except NotWritten:
+            raise  # a full disk says nothing of a candidate
         except SeatrialError as error:
             return error
 
@@ -251,13 +268,14 @@ class Running:
         reference = min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
         if not race.plan(launches, groups).ids:
             return
-        with self._timed("measure"), self._sitting("race", seed) as sitting:
+        with self._sitting("race", seed) as sitting:
             sitting.keep(self._arm(reference, race.REFERENCE))
             while (step := race.plan(launches, groups)).ids:
                 labels = ", ".join(known[each].candidate.label for each in step.ids)
                 self.say(f"timing, launch {len(launches) + 1}: {labels}")
                 arms = [self._arm(reference, race.REFERENCE), *(self._arm(known[each]) for each in step.ids)]
-                launches.append(self._launch(sitting, arms, step.rounds, reference))
+                with self._timed("measure"):
+                    launches.append(self._launch(sitting, arms, step.rounds, reference))
 
     def _launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
         launch = sitting.launch(arms, rounds=rounds)
@@ -270,13 +288,17 @@ class Running:
         """Time the winners and all defaults once more: fresh processes, a fresh session, fresh samples."""
         known = self.trials.all()
         chosen = Findings(known, self.trials.launches("race")).finalists
-        done = len(self.trials.launches("confirm"))
-        if done >= CONFIRM_LAUNCHES:
+        launches = self.trials.launches("confirm")
+        if len(launches) >= CONFIRM_LAUNCHES or not chosen:
             return
-        with self._timed("confirm"), self._sitting("confirm", seed + 1) as sitting:
-            for count in range(done + 1, CONFIRM_LAUNCHES + 1):
+        with self._sitting("confirm", seed + 1) as sitting:
+            for count in range(len(launches) + 1, CONFIRM_LAUNCHES + 1):
+                chosen = [each for each in chosen if each not in race.failures(launches)]
+                if not chosen:
+                    return
                 self.say(f"confirming {len(chosen)} candidates, launch {count} of {CONFIRM_LAUNCHES}")
-                sitting.launch([self._arm(known[each]) for each in chosen])
+                with self._timed("confirm"):
+                    launches.append(sitting.launch([self._arm(known[each]) for each in chosen]))
 
     def _sitting(self, stage: str, seed: int) -> Sitting:
         return Sitting(
@@ -291,6 +313,9 @@ class Running:
     def finish(self, title: str, max_drop: float, command: str) -> Study:
         """Choose, pack, write ``study.json`` and ``report.html``."""
         found = Findings(self.trials.all(), self.trials.launches("race"), self.trials.launches("confirm"))
+        if not found.winners:
+            reasons = sorted({f"{t.candidate.label}: {found.reason(t)}" for t in found.trials.values()})
+            raise NothingMeasured("the search", "no candidate could be timed: " + "; ".join(reasons))
         facts = {
             "key": self.key,
             "title": title,
@@ -315,9 +340,19 @@ class Running:
         return confirmed
 
     def _seconds(self) -> dict[str, float]:
-        """What each stage took, over all runs of this search."""
+        """What each stage took, over all runs of this search; of a killed one, its finished steps."""
         file = self.work / "costs.json"
-        before: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-        total = {s: before.get(s, 0.0) + self.costs.get(s, 0.0) for s in {*before, *self.costs}}
-        file.write_text(json.dumps(total))
-        return total
+        found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        return found
+
+
+def _locked(folder: Path) -> IO[str]:
+    """A lock on the study's folder, which ends with this process."""
+    with writing(f"the output {folder}"):
+        file = (folder / "work" / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UsageError(f"the output {folder}", "another search is writing to it", "wait for its end") from None
+    return file

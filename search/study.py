@@ -16,7 +16,7 @@ from ..core.errors import CheckFailed, UsageError
 from ..core.paths import check_free, writing
 from ..devices.facts import host_facts
 from ..devices.store import Store
-from ..exporter.api import host_identity, names_file
+from ..exporter.api import names_file
 from ..exporter.build import Builder
 from ..exporter.pack import pack
 from ..exporter.program import Program
@@ -117,13 +117,21 @@ class Study:
         bounds = [_bound(text) for text in subject_to]
         name, sign = (maximize, -1) if maximize else (minimize or "latency_ms", 1)
         _known(name)
+        self._check_targets(targets)
         able = [c for c in self.candidates if c["status"] == "ok" and c["latency_ms"] is not None]
         able = [c for c in able if not targets or c["target"] in targets]
         fits = [c for c in able if all(test(_value(c, key), limit) for key, test, limit, _ in bounds)]
         usable = [c for c in fits if _value(c, name) is not None]
         if not usable:
-            raise CheckFailed("a candidate with " + " and ".join(subject_to), *_nearest(able, bounds, name))
+            asked = "a candidate with " + " and ".join([*subject_to, name])
+            raise CheckFailed(asked, *_nearest(able, bounds, name))
         return min(usable, key=lambda c: (sign * float(_value(c, name) or 0), c["latency_ms"]))
+
+    def _check_targets(self, targets: Sequence[str]) -> None:
+        tried = list(dict.fromkeys(c["target"] for c in self.candidates))
+        for name in targets:
+            if name not in tried:
+                raise UsageError(f"target {name!r}", "this study did not try it", f"it tried: {', '.join(tried)}")
 
     def pack(self, id: str, out: Path, overwrite: bool = False) -> Bundle:
         """Pack a candidate of this study; its file, proof and measurements are as the search left them.
@@ -133,8 +141,9 @@ class Study:
         """
         if not (out.parent == self.folder and overwrite):
             check_free(out, overwrite)
-        if not (self.folder / "work" / "program").is_dir():
-            raise UsageError(f"the study {self.folder}", "its work folder is gone", "run the search again")
+        for name in ("work/program", "facts.sqlite"):
+            if not (self.folder / name).exists():
+                raise UsageError(f"the study {self.folder}", f"its {name} is gone", "run the search again")
         trial = self._trial(id)
         program = Program.load(self.folder / "work" / "program")
         with Builder(self.folder / "work") as builder:
@@ -148,10 +157,17 @@ class Study:
                 artifact,
                 trial.proof,
                 vectors,
-                host_identity(),
+                self._proven_on(),
                 measurements=self._measurements(id),
                 names=names_file(builder, artifact),
+                runtime=self.document["host"]["runtimes"][trial.candidate.target],
             )
+
+    def _proven_on(self) -> dict[str, Any]:
+        """The machine of the search, which need not be this one."""
+        host = self.document["host"]
+        system, _, machine = host["os"].rpartition(" ")
+        return {"cpu": host["cpu"], "flags": host["flags"], "os": system, "machine": machine}
 
     def _trial(self, id: str) -> Any:
         store = Store(self.folder / "facts.sqlite")
@@ -247,8 +263,12 @@ def _bound(text: str) -> tuple[str, Callable[[Any, float], bool], float, str]:
         raise UsageError(f"--subject-to {text!r}", "it can't be read", 'write "latency_ms <= 5"')
     name, sign, number = match.groups()
     _known(name)
+    try:
+        limit = float(number)
+    except ValueError:
+        raise UsageError(f"--subject-to {text!r}", f"{number!r} is no number", 'write "latency_ms <= 5"') from None
     test = _TESTS[sign]
-    return name, lambda value, limit: value is not None and test(value, limit), float(number), sign
+    return name, lambda value, limit: value is not None and test(value, limit), limit, sign
 
 
 def _known(name: str) -> None:
