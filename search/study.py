@@ -123,7 +123,8 @@ class Study:
         fits = [c for c in able if all(test(_value(c, key), limit) for key, test, limit, _ in bounds)]
         usable = [c for c in fits if _value(c, name) is not None]
         if not usable:
-            asked = "a candidate with " + " and ".join([*subject_to, name])
+            asked = f"the {'highest' if maximize else 'lowest'} {name}"
+            asked += f" where {' and '.join(subject_to)}" if subject_to else ""
             raise CheckFailed(asked, *_nearest(able, bounds, name))
         return min(usable, key=lambda c: (sign * float(_value(c, name) or 0), c["latency_ms"]))
 
@@ -283,11 +284,12 @@ def _value(candidate: dict[str, Any], name: str) -> float | None:
 
 def _nearest(able: Sequence[dict[str, Any]], bounds: Sequence[Any], name: str) -> tuple[str, str]:
     """What was found, and what to do, where nobody meets the bounds."""
+    for key in (*(bound[0] for bound in bounds), name):
+        if not any(_value(c, key) is not None for c in able):
+            return f"no candidate has {key}", "run the search with labelled data, or choose another objective"
     for key, test, limit, sign in bounds:
         values = [v for c in able if (v := _value(c, key)) is not None]
-        if values and not any(test(v, limit) for v in values):
+        if not any(test(v, limit) for v in values):
             near = min(values, key=lambda v: abs(v - limit))
             return f"nobody has {key} {sign} {limit:g}; the nearest has {near:.4g}", "loosen that bound"
-    if not any(_value(c, name) is not None for c in able):
-        return f"no candidate has {name}", "run the search with labelled data, or choose another objective"
     return "each bound is met by somebody, all together by nobody", "loosen one of them"

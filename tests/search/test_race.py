@@ -156,6 +156,15 @@ def test_candidates_that_fail_never_hang_the_race(how: str) -> None:
         assert race.leader(launches, list(truth)) in {"a", "c"}
 
 
+def test_a_launch_whose_reference_failed_is_made_again() -> None:
+    """The search ends there with an error; the same command again must time those that were in it."""
+    world = World({"a": 2.0, "b": 3.0}, fails=lambda name, count: name == REFERENCE and count == 0)
+    groups = {"t": ["a", "b"]}
+    first = world.launch(0, race.plan([], groups))
+    assert set(race.plan([first], groups).ids) == {"a", "b"}
+    assert race.leader(run(world, groups, [first]), ["a", "b"]) == "a"
+
+
 def test_a_race_goes_on_where_it_was_cut_off() -> None:
     """The plan follows from the launches alone: after any prefix it is what it was."""
     truth = {f"c{i}": 2.0 * 1.01**i for i in range(8)}
