@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -36,6 +37,38 @@ def get_model():
 
 def get_args():
     return (torch.randn(1, 8, generator=torch.Generator().manual_seed(1)),)
+"""
+
+CLASSIFIER = """
+import torch
+
+
+class Classifier(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.head = torch.nn.Linear(8, 6)
+
+    def forward(self, image):
+        hidden_by_nobody = torch.relu(self.conv(image)).mean((2, 3))
+        return self.head(hidden_by_nobody)
+
+
+def get_model():
+    return Classifier().eval()
+
+
+def get_args():
+    return (torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+def get_labels():
+    return ["ant", "bee", "cat", "dog", "eel", "fox"]
+
+
+def get_preprocess():
+    return {"size": 16, "resize": 18, "crop": "center"}
 """
 
 
@@ -170,3 +203,33 @@ def exported(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> Path:
     assert done.code == 0, done.err
     assert json.loads((folder / "bundle" / "manifest.json").read_text())["target"] == "onnxruntime"
     return folder / "bundle"
+
+
+def write_classifier(folder: Path) -> list[str]:
+    """A tiny torch classifier of photos and its calibration data in `folder`; the arguments of an export of both."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classifier.py").write_text(CLASSIFIER)
+    images = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)
+    np.savez(folder / "calibration.npz", image=images)
+    return ["classifier.py", "--precision", "fp32,int8", "--calibration", "calibration.npz"]
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Callable[[Path], list[str]]:
+    """`classifier(folder)` writes a tiny torch classifier of photos and its calibration data."""
+    return write_classifier
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> Path:
+    """Real bundles of the tiny classifier, ``TARGET-PRECISION`` for three targets, fp32 and int8; copy to change."""
+    for module in ("torch", "litert_torch", "onnxruntime", "openvino", "nncf", "ai_edge_quantizer"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    folder = tmp_path_factory.mktemp("bundles")
+    arguments = write_classifier(folder)
+    done = cli("export", *arguments, "--target", "onnxruntime,openvino,tflite", "-o", "out", cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "out"
