@@ -117,8 +117,8 @@ def checked(target: str, settings: Settings, allowed: Mapping[str, Sequence[Any]
             raise UsageError(f"setting {key!r} of {target}", "no such setting", f"known: {', '.join(allowed)}")
         values = allowed[key]
         if values is None:
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"{target}: {key}={value!r}", "not a positive whole number")
+            if type(value) is not int or value < 1:  # True is an int too
+                raise UsageError(f"{target}: {key}={value!r}", "not a whole number from 1 up", "give 1 or more")
         elif value not in values:
             raise UsageError(f"{target}: {key}={value!r}", "no such value", f"known: {', '.join(map(str, values))}")
     return dict(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,36 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> Path:
     done = cli("export", *arguments, "--target", "onnxruntime,openvino,tflite", "-o", "out", cwd=folder)
     assert done.code == 0, done.err
     return folder / "out"
+
+
+DISTRIBUTIONS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tflite": "ai-edge-litert"}
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """`bare_python(target)` is the command of a Python that can import numpy, that runtime and what it needs only."""
+
+    @functools.cache
+    def command(target: str) -> tuple[str, ...]:
+        folder = tmp_path_factory.mktemp(f"bare-{target}")
+        _link_distributions(["numpy", DISTRIBUTIONS[target]], folder)
+        return ("/usr/bin/env", f"PYTHONPATH={folder}", sys.executable, "-S", "-s", "-P", "-B")
+
+    return lambda target: list(command(target))
+
+
+def _link_distributions(names: list[str], folder: Path) -> None:
+    """Link installed distributions and, from one to the next, what they need without extras."""
+    todo, done = list(names), set()
+    while todo:
+        name = todo.pop()
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # not needed on this version of Python
+        for top in {Path(file).parts[0] for file in distribution.files or []} - {"..", "__pycache__", "bin"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(distribution.locate_file(top))
+        needed = {re.split(r"[^\w.-]", text)[0] for text in distribution.requires or [] if "extra ==" not in text}
+        todo += sorted(needed - done)
+        done |= needed
