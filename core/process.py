@@ -46,7 +46,10 @@ class Child:
     Args:
         argv: the command.
         log: file that takes stdout and stderr.
-        pipes: pass ``stdin=subprocess.PIPE`` and the like for a resident worker.
+        env: added to `child_env`.
+        cwd: its working folder.
+        stdin: as for `subprocess.Popen`.
+        pass_fds: descriptors that a resident worker reads and writes.
     """
 
     def __init__(
