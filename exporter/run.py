@@ -112,6 +112,8 @@ def _check(bundle: Bundle, feed: Mapping[str, ndarray]) -> None:
         raise UsageError(asked, f"given: {', '.join(feed) or 'nothing'}", f"needed: {wanted}")
     for spec in bundle.inputs:
         array = feed[spec.name]
+        if not hasattr(array, "shape"):
+            raise UsageError(asked, f"{spec.name} is {type(array).__name__}, not an array", f"needed: {wanted}")
         fits = len(array.shape) == len(spec.shape) and all(
             isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
         )
