@@ -123,6 +123,7 @@ def _load(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[USER_MODULE] = module
     sys.path.insert(0, str(path.resolve().parent))
+    sys.dont_write_bytecode = True  # the user's folder stays as it is
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -84,7 +84,7 @@ def test_it_lies_in_wal_mode_at_the_path_that_was_given(tmp_path):
 
 def test_floors_above_keep_their_tables_beside_and_refer_to_ours(tmp_path):
     own = sa.MetaData()
-    trials = sa.Table("trials", own, sa.Column("id", sa.Integer, primary_key=True), sa.Column("m", sa.Integer))
+    trials = sa.Table("rooms_above", own, sa.Column("id", sa.Integer, primary_key=True), sa.Column("m", sa.Integer))
     store = Store(tmp_path / "facts.db")
     store.create([trials])
     store.create([trials])
