@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +79,27 @@ def load(path: Path | str, settings: Mapping[str, Any] | None = None) -> Model:
     bundle = Bundle.read(path)
     bundle.check_files()
     target = require(bundle.target)
-    return Model(bundle, target.open(bundle.model, settings or bundle.settings))
+    with _without_info():
+        return Model(bundle, target.open(bundle.model, settings or bundle.settings))
+
+
+@contextmanager
+def _without_info() -> Iterator[None]:
+    """Keep what a runtime's C++ says at level INFO off the user's stderr; all else is said afterwards."""
+    import sys
+    import tempfile
+
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            os.write(2, b"".join(line for line in said if not line.startswith(b"INFO:")))
 
 
 def verify(path: Path | str) -> dict[str, Any]:
