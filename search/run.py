@@ -259,8 +259,8 @@ class Running:
         known = self.trials.all()
         able = feasible(list(known.values()))
         if not able:
-            reasons = sorted({f"{t.candidate.label}: {t.reason}" for t in known.values()})
-            raise NothingMeasured("the search", "no candidate is feasible: " + "; ".join(reasons))
+            todo = "`seatrial export` of one of them writes a report of what differs; --max-drop allows more"
+            raise _nothing("no candidate is feasible", {t.candidate.label: t.reason for t in known.values()}, todo)
         groups: dict[str, list[str]] = {}
         for trial in able:
             groups.setdefault(trial.candidate.target, []).append(trial.id)
@@ -281,7 +281,8 @@ class Running:
         launch = sitting.launch(arms, rounds=rounds)
         run = launch.arms[race.REFERENCE]
         if not run.ok:
-            raise NothingMeasured("the search", f"the reference {reference.candidate.label} failed: {run.reason}")
+            found = f"the reference {reference.candidate.label} failed while it was timed: {run.reason}"
+            raise NothingMeasured("the search", found, "run the same command again: it goes on")
         return launch
 
     def confirm(self, seed: int) -> None:
@@ -314,8 +315,8 @@ class Running:
         """Choose, pack, write ``study.json`` and ``report.html``."""
         found = Findings(self.trials.all(), self.trials.launches("race"), self.trials.launches("confirm"))
         if not found.winners:
-            reasons = sorted({f"{t.candidate.label}: {found.reason(t)}" for t in found.trials.values()})
-            raise NothingMeasured("the search", "no candidate could be timed: " + "; ".join(reasons))
+            reasons = {t.candidate.label: found.reason(t) for t in found.trials.values()}
+            raise _nothing("no candidate could be timed", reasons, "see whether `seatrial export` and `bench` work")
         facts = {
             "key": self.key,
             "title": title,
@@ -344,6 +345,11 @@ class Running:
         file = self.work / "costs.json"
         found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
         return found
+
+
+def _nothing(found: str, reasons: Mapping[str, str | None], todo: str) -> NothingMeasured:
+    lines = [f"{found}:", *(f"{label}: {reason}" for label, reason in sorted(reasons.items()))]
+    return NothingMeasured("the search", "\n         ".join(lines), todo)
 
 
 def _locked(folder: Path) -> IO[str]:
