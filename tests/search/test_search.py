@@ -28,14 +28,14 @@ from seatrial.search.run import search
 from seatrial.search.study import Study
 from seatrial.search.trials import Trials
 
-KILLS = (
-    "quantizing for openvino",
-    "proving openvino int8",
-    "timing, launch 2",
-    r"confirming .* launch 2",
-    "packing openvino",
-)
-"""Each run is killed as soon as it says this."""
+KILLS = {
+    "quantizing for openvino": 1.0,
+    "proving openvino int8": 0.0,
+    "timing, launch 2": 0.0,
+    "confirming .* launch 2": 0.0,
+    "packing openvino": 0.0,
+}
+"""Each run is killed so many seconds after it says this; NNCF's process takes longer than the one second."""
 
 SCRIPT = """
 import functools, json, sys
@@ -92,8 +92,8 @@ def facts(folder: Path) -> dict[tuple[str, str], str]:
     return rows
 
 
-def run(folder: Path, until: str | None = None) -> Ended:
-    """Search; killed with SIGKILL at the first line that begins as the pattern `until` says."""
+def run(folder: Path, until: str | None = None, after_s: float = 0.0) -> Ended:
+    """Search; killed with SIGKILL after the first line that begins as the pattern `until` says."""
     mark = f"seatrial-test-{os.getpid()}-{time.monotonic_ns()}"
     argv = [sys.executable, "-P", "-c", SCRIPT, json.dumps(arguments(folder))]
     env = {**os.environ, "SEATRIAL_TEST_MARK": mark}
@@ -104,6 +104,7 @@ def run(folder: Path, until: str | None = None) -> Ended:
         for line in child.stdout:
             lines.append(line.strip())
             if until and re.match(until, line):
+                time.sleep(after_s)
                 os.kill(child.pid, signal.SIGKILL)
         code = child.wait(300)
     assert code in (0, -signal.SIGKILL), (folder / "errors.txt").read_text()
@@ -144,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, classifier: Callable[[Path]
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> list[Ended]:
     """The runs of one search: killed at each of `KILLS`, then left alone to its end, then once more."""
-    return [run(folder, until) for until in (*KILLS, None, None)]
+    return [run(folder, *kill) for kill in (*KILLS.items(), (None,), (None,))]
 
 
 @pytest.fixture(scope="module")
