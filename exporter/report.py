@@ -24,6 +24,8 @@ def report(manifest: dict[str, Any]) -> str:
     if recipe["calibration_id"]:
         source = f"{recipe['calibration_n']} samples ({recipe['calibration_id']})"
         lines.append(f"- Calibrated on {source}: {_pairs(recipe['options'])}.")
+        if manifest["data"]["held_out"]["n"] == recipe["calibration_n"]:
+            lines.append("- Judged on the very samples that calibrated it: they were too few to hold any out.")
     lines += [accuracy_line(manifest["precision"], proof["accuracy"]), ""]
     return "\n".join(lines + _tables(proof)) + "\n"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,9 +88,6 @@ def load(path: Path | str, settings: Mapping[str, Any] | None = None) -> Model:
 @contextmanager
 def _without_info() -> Iterator[None]:
     """Keep what a runtime's C++ says at level INFO off the user's stderr; all else is said afterwards."""
-    import sys
-    import tempfile
-
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:

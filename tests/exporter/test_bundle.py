@@ -18,6 +18,7 @@ from seatrial.core import samples
 from seatrial.core.bundle import MANIFEST, SEAL, Bundle, seal
 from seatrial.core.errors import CheckFailed, UsageError
 from seatrial.core.ids import file_sha256
+from seatrial.exporter.report import report
 from seatrial.exporter.run import load, verify
 
 ALL = [f"{target}-{precision}" for target in ("onnxruntime", "openvino", "tflite") for precision in ("fp32", "int8")]
@@ -255,6 +256,14 @@ def test_the_report_holds_no_times_and_its_tables_are_whole(bundle: Path) -> Non
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
     assert "Proven: " in text
+
+
+@pytest.mark.parametrize(("held_out", "said"), [(8, True), (4, False)])
+def test_the_report_says_where_nothing_was_held_out(bundles: Path, held_out: int, said: bool) -> None:
+    manifest = json.loads((bundles / "tflite-fp32" / MANIFEST).read_text())
+    manifest["recipe"] |= {"calibration_id": "0123", "calibration_n": 8}
+    manifest["data"] = {"held_out": {"n": held_out}}
+    assert ("very samples that calibrated it" in report(manifest)) is said
 
 
 def test_the_manifest_says_what_was_proven_where(bundle: Path) -> None:
