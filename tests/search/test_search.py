@@ -107,7 +107,7 @@ def run(folder: Path, until: str | None = None, after_s: float = 0.0) -> Ended:
                 time.sleep(after_s)
                 os.kill(child.pid, signal.SIGKILL)
         code = child.wait(300)
-    assert code in (0, -signal.SIGKILL), (folder / "errors.txt").read_text()
+    assert code in (0, -signal.SIGKILL), f"ended with {code} after {lines}: {(folder / 'errors.txt').read_text()}"
     return Ended(lines, code, facts(folder / "out"), orphans(mark))
 
 
