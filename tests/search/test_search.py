@@ -413,7 +413,18 @@ def test_nothing_feasible_is_exit_four_with_every_reason(
     x = np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32)
     x[:, 0] *= 1e5
     np.savez(tmp_path / "x.npz", x=x)
-    options = "--target onnxruntime --precision int8 --threads 1 --calibration x.npz -o out".split()
+    options = [
+        "--target",
+        "onnxruntime",
+        "--precision",
+        "int8",
+        "--threads",
+        "1",
+        "--calibration",
+        "x.npz",
+        "-o",
+        "out",
+    ]
     done = cli("search", "tiny.onnx", *options, cwd=tmp_path)
     done.fails(4, "no candidate is feasible", "onnxruntime int8 × 1", "dB")
     with pytest.raises(UsageError, match="has not ended"):
