@@ -33,11 +33,8 @@ def main() -> int:
     begun = time.time()
     print(heading("The whole way: ViT-Tiny and a foreign ONNX model", "make bench-way"))
     data = ROOT / "demo" / "data"
-    vit = search(
-        "vit_tiny", str(ROOT / "examples/vit_tiny/model.py"), "--calibration", str(data / "calibration"),
-        "--evaluate", str(data / "evaluate"),
-    )  # fmt: skip
-    show("ViT-Tiny, random weights, 100 calibration crops", vit)
+    vit = search("vit_tiny", str(ROOT / "examples/vit_tiny/model.py"), "--calibration", str(data / "calibration"))
+    show("ViT-Tiny, random weights, 100 crops of which 20 are held out", vit)
     foreign = [str(magika()), "--shape", "bytes=1,2048", "--range", "bytes=0:256"]
     show("Magika, one free dimension", search("magika", *foreign, "--target", "onnxruntime,openvino"))
     refused = run("export", *foreign, "--target", "tflite", "-o", str(OUT / "refused"))

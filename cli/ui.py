@@ -153,10 +153,11 @@ def interval(candidate: dict[str, Any]) -> str:
     """Latency with its interval where there is one."""
     if candidate["latency_ms"] is None:
         return "-"
-    text = f"{candidate['latency_ms']:.2f}"
+    digits = 2 if candidate["latency_ms"] >= 1 else 4
+    text = f"{candidate['latency_ms']:.{digits}f}"
     if candidate["latency_low_ms"] is None:
         return text
-    return f"{text} [{candidate['latency_low_ms']:.2f}, {candidate['latency_high_ms']:.2f}]"
+    return f"{text} [{candidate['latency_low_ms']:.{digits}f}, {candidate['latency_high_ms']:.{digits}f}]"
 
 
 def percent(value: float | None) -> str:

@@ -241,6 +241,8 @@ def _notes(found: Findings, program: Program, max_drop: float) -> list[str]:
     evaluated = program.data.get("evaluate", {})
     if not evaluated.get("labels"):
         notes.append("accuracy not verified: no labelled data given")
+    elif not program.classes:
+        notes.append("accuracy not verified: the model declares no classes (get_labels)")
     elif evaluated["n"] * max_drop < 1:
         notes.append(f"n = {evaluated['n']} can't resolve a drop of {max_drop:g}: SQNR and agreement decide")
     if "confirm" not in program.data:

@@ -63,6 +63,11 @@ def get_args():
     return (torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
 
 
+def get_labels():
+    """Names without meaning, for weights without training: they declare a classifier, so that agreement is judged."""
+    return [f"class {i}" for i in range(1000)]
+
+
 def get_preprocess():
     """How a photo becomes an input, as data: it is written into the bundle."""
     return {
