@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -84,7 +85,13 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return any((path / name).exists() for name in ("manifest.json", "study.json"))
+    """Whether it is a bundle or a study: many a folder has a ``manifest.json``, ours says whose it is."""
+    for name in ("manifest.json", "study.json"):
+        with suppress(OSError, ValueError):
+            data = json.loads((path / name).read_text())
+            if isinstance(data, dict) and str(data.get("schema", "")).startswith("seatrial."):
+                return True
+    return False
 
 
 @contextmanager

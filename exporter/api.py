@@ -136,6 +136,8 @@ def check(
     """Hold a request against what is known here, before minutes are spent."""
     targets = listed(target)
     precisions = listed(precision)
+    if not targets:
+        raise UsageError("--target", "no target was named", "name one, such as --target onnxruntime")
     for name in targets:
         check_route(source, name)
     for kind in precisions:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..core.errors import NotWritten, SeatrialError
@@ -53,5 +53,6 @@ def _forget_old(runs: Path) -> None:
     """Delete what is older than a week: logs of failures, and work that a SIGKILL left behind."""
     oldest = time.time() - KEEP_DAYS * 86400
     for run in runs.iterdir():
-        if run.stat().st_mtime < oldest:
-            shutil.rmtree(run, ignore_errors=True)
+        with suppress(OSError):  # another export may end, and remove its own, right now
+            if run.stat().st_mtime < oldest:
+                shutil.rmtree(run, ignore_errors=True)

@@ -32,6 +32,9 @@ from .trials import Trial, Trials, feasible, relative
 
 Say = Callable[[str], None]
 CONFIRM_LAUNCHES = 6
+"""Of the winners and the defaults that they must beat."""
+
+BESIDE = {".py", ".pt", ".pth", ".ckpt", ".bin", ".data", ".safetensors", ".onnx"}
 
 
 def search(
@@ -127,12 +130,20 @@ def _key(source: Source, data: Mapping[str, Path], space: Sequence[Candidate], m
     files = {use: _data_id(path) for use, path in data.items()}
     ids = [candidate.id for candidate in space]
     where = [host_facts()["identity"], {c.target: require(c.target).version() for c in space}]
-    return content_id([file_sha256(source.path), args, inputs, shapes, ranges, files, ids, max_drop, seed, where])
+    what = [file_sha256(source.path), _beside(source), args, inputs, shapes, ranges, files]
+    return content_id([*what, ids, max_drop, seed, where])
 
 
 def _data_id(path: Path) -> str:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return content_id([[p.name, file_sha256(p)] for p in files])
+    # With its folder: a picture's class may be the name of that.
+    return content_id([[str(p.relative_to(path.parent)), file_sha256(p)] for p in files])
+
+
+def _beside(source: Source) -> list[list[Any]]:
+    """Code and weights next to the model's file, which it may load without being told: a change starts a new search."""
+    files = sorted(p for p in source.path.resolve().parent.iterdir() if p.suffix in BESIDE and p.is_file())
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
 def _prepare(folder: Path, key: str, overwrite: bool) -> None:
@@ -141,7 +152,7 @@ def _prepare(folder: Path, key: str, overwrite: bool) -> None:
     if mark.exists() and mark.read_text() == key:
         return
     if mark.exists() and not overwrite:
-        found = "it holds a search with other arguments, or of another machine or runtime version"
+        found = "it holds a search of other arguments, other files beside the model, another machine or runtime version"
         todo = "give the same arguments to go on with it, another -o, or --overwrite"
         raise UsageError(f"the output {folder}", found, todo)
     if not mark.exists():
@@ -199,6 +210,7 @@ class Running:
             self.program = self.builder.capture(source, targets, data)
         check_program(self.program)
         self.prover = Prover(self.program, self.work / "proof", max_drop, timeout_s=self.limits.timeout_s)
+        self.trials.forget_failed()  # it may have lacked time, memory or a part that is there now
         known = self.trials.all()
         for target, precision in dict.fromkeys((c.target, c.precision) for c in space):
             todo = [c for c in space if (c.target, c.precision) == (target, precision) and c.id not in known]

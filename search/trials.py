@@ -84,6 +84,13 @@ class Trials:
             row = {"study": self.study, "candidate": trial.id, "data": data}
             connection.execute(insert_once(self.store.engine, trials).values(**row))
 
+    def forget_failed(self) -> None:
+        """Drop the trials that failed, so that they are tried again; what is infeasible stays."""
+        failed = [id for id, trial in self.all().items() if trial.status == "failed"]
+        gone = sa.and_(trials.c.study == self.study, trials.c.candidate.in_(failed))
+        with self.store.begin() as connection:
+            connection.execute(sa.delete(trials).where(gone))
+
     def all(self) -> dict[str, Trial]:
         """All trials by candidate id."""
         query = sa.select(trials.c.data).where(trials.c.study == self.study)

@@ -71,6 +71,8 @@ def detect(
     if kind != "onnx" and (inputs or shapes or ranges):
         todo = "let get_args() give the example inputs"
         raise UsageError("--inputs, --shape or --range", f"they are for an .onnx; {path.name} has get_args()", todo)
+    if inputs:
+        check_readable(inputs, f"--inputs {inputs}")
     for name, shape in (shapes or {}).items():
         if any(size < 1 for size in shape):
             raise UsageError(f"--shape {name}={','.join(map(str, shape))}", "a size below 1", "give sizes from 1 up")

@@ -36,3 +36,18 @@ def test_an_unknown_table_and_broken_toml_are_refused(tmp_path: Path) -> None:
     (tmp_path / "seatrial.toml").write_text("[export\n")
     found = dry_run(tmp_path)
     assert found.returncode == 2 and "not valid TOML" in found.stderr
+
+
+def test_a_share_in_the_file_is_held_to_its_range(tmp_path: Path) -> None:
+    """500 % would let every slowdown pass."""
+    (tmp_path / "seatrial.toml").write_text("[compare]\ndetect = 5.0\n")
+    command = [sys.executable, "-P", "-m", "seatrial", "compare", "a", "b"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 2 and "not between 0 and 100 %" in found.stderr
+
+
+def test_no_target_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("# not empty")
+    command = [sys.executable, "-P", "-m", "seatrial", "export", "model.py", "--target", ""]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 2 and "no target was named" in found.stderr

@@ -66,8 +66,15 @@ def test_the_new_folder_takes_the_place_of_the_old_one(tmp_path: Path):
     assert names(out) == ["new"]
 
 
+def test_somebody_elses_manifest_is_not_ours(tmp_path: Path):
+    """Web apps have a `manifest.json` too."""
+    ours(tmp_path / "app", '{"schema": "https://json.schemastore.org/web-manifest", "name": "a"}')
+    with pytest.raises(UsageError, match="not made by seatrial"):
+        paths.check_free(tmp_path / "app", overwrite=True)
+
+
 def test_a_link_keeps_naming_the_folder_that_is_replaced(tmp_path: Path):
-    ours(tmp_path / "v3")
+    ours(tmp_path / "v3", '{"schema": "seatrial.bundle/1"}')
     (tmp_path / "latest").symlink_to("v3")
     paths.check_free(tmp_path / "latest", overwrite=True)
     with paths.whole_folder(tmp_path / "latest") as part:
@@ -86,7 +93,7 @@ def test_the_system_refusing_is_one_clear_error(tmp_path: Path):
 
 
 def test_an_output_that_exists_needs_leave(tmp_path: Path):
-    out = ours(tmp_path / "out")
+    out = ours(tmp_path / "out", '{"schema": "seatrial.bundle/1"}')
     with pytest.raises(UsageError, match="--overwrite"):
         paths.check_free(out, overwrite=False)
     paths.check_free(out, overwrite=True)
