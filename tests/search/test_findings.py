@@ -67,6 +67,15 @@ def test_latency_comes_from_the_confirmation_where_it_was_made() -> None:
     assert found[FAST.id].high_ms == pytest.approx(9.5)
 
 
+def test_those_that_were_only_raced_are_brought_to_the_scale_of_the_confirmation() -> None:
+    """The confirmation ran in an hour twice as slow: who lost the race must not look faster than its winner."""
+    raced = [launch(0, {REFERENCE: 10.0, PLAIN: 10.0, FAST: 8.0, TWO: 9.0})]
+    confirmed = [launch(i, {PLAIN: 20.0, FAST: 16.0}) for i in range(6)]
+    found = findings([trial(PLAIN), trial(FAST), trial(TWO)], raced, confirmed)
+    assert found.latency[TWO.id].ms == pytest.approx(18.0, rel=1e-3)
+    assert found.able[0].id == FAST.id
+
+
 def test_the_front_holds_who_is_faster_or_better() -> None:
     trials = [trial(INT8, agreement=0.9), trial(FAST, agreement=0.95), trial(PLAIN, agreement=0.95), trial(OTHER)]
     raced = [launch(0, {REFERENCE: 10.0, INT8: 4.0, FAST: 8.0, PLAIN: 9.0, OTHER: 20.0})]
