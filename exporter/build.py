@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,6 @@ class Artifact:
     def size_bytes(self) -> int:
         """Size of all files together."""
         return sum(file.stat().st_size for file in self.files)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 def model_files(main: Path) -> list[Path]:

@@ -14,8 +14,6 @@ from importlib.util import find_spec
 
 from ...core.errors import MissingPart
 
-MAX_STEPS = 2
-
 
 @dataclass(frozen=True)
 class Step:

@@ -33,11 +33,6 @@ class Accuracy:
     failed: bool
 
     @property
-    def drop(self) -> float:
-        """What was lost."""
-        return self.reference - self.found
-
-    @property
     def note(self) -> str:
         """One sentence for reports."""
         text = f"top-1 {self.found:.1%} of {self.n}, reference {self.reference:.1%}"
