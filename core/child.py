@@ -67,7 +67,7 @@ def main(workdir: str) -> None:
         part.write_text(answer)
         os.replace(part, Path(workdir, "result.json"))
     except OSError:
-        _log_trace()
+        log_trace()
         os._exit(os.EX_IOERR)
     with suppress(OSError):
         sys.stdout.flush()
@@ -76,7 +76,8 @@ def main(workdir: str) -> None:
     os._exit(0)
 
 
-def _log_trace() -> None:
+def log_trace() -> None:
+    """Print the traceback of the error at hand."""
     with suppress(OSError):  # the log's disk may be full: that must not hide the error
         traceback.print_exc()
 
@@ -96,7 +97,7 @@ def _answer(function: str, args: dict[str, Any], label: str) -> str:
             failure = NotWritten(label, found, MAKE_ROOM)
         else:
             failure = ChildFailed(label, found, "the last lines of the log tell more")
-    _log_trace()
+    log_trace()
     return json.dumps({"error": failure.to_dict()})
 
 

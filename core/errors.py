@@ -3,7 +3,6 @@
 SeatrialError
 ├── UsageError            2    the command or a file that it names is wrong
 ├── CheckFailed           1    parity, accuracy, gate or verify said no
-├── Inconclusive          3    the data decide nothing, and --strict was asked for
 ├── NothingMeasured       4    nothing, or nothing valid, was measured
 ├── Interrupted         130    Ctrl-C or SIGTERM
 └── CannotDo              5    it can't be done here
@@ -59,12 +58,6 @@ class CheckFailed(SeatrialError):
     """A check said no: parity, accuracy, a gate, a bundle's hashes."""
 
     exit_code = 1
-
-
-class Inconclusive(SeatrialError):
-    """The data decide nothing; an error only under ``--strict``."""
-
-    exit_code = 3
 
 
 class NothingMeasured(SeatrialError):

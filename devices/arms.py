@@ -78,8 +78,6 @@ class Plan:
         stat: of a block, ``median`` or ``lower_quartile``.
         block_ms: the least that a block lasts; it sets k once per arm.
         max_k: the most iterations of a block.
-        cpus: the cores that all arms run on; None for all that are given to us.
-        memory_bytes: limit on a worker's data segment.
     """
 
     launches: int = 6
@@ -91,8 +89,6 @@ class Plan:
     warm_s: float = 0.2
     open_timeout_s: float = 300.0
     block_timeout_s: float = 60.0
-    cpus: tuple[int, ...] | None = None
-    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.launches < 1 or self.rounds < 1:
@@ -102,13 +98,12 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "cpus": list(self.cpus) if self.cpus else None}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The inverse of `to_dict`; unknown keys are refused."""
-        fields = _known(cls, "a plan", data)
-        return cls(**{**fields, "cpus": tuple(fields["cpus"]) if fields.get("cpus") else None})
+        return cls(**_known(cls, "a plan", data))
 
 
 def arms_from_paths(

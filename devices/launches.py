@@ -97,11 +97,7 @@ class OpenArm:
     def _open(self, counts: MutableMapping[str, int]) -> None:
         arm, plan = self.arm, self.plan
         what = {"target": arm.target, "artifact": arm.artifact, "settings": dict(arm.settings)}
-        where = {
-            "cpus": list(plan.cpus) if plan.cpus else facts.cores_given(),
-            "memory_bytes": plan.memory_bytes,
-        }
-        opened = self.ask("open", plan.open_timeout_s, **what, **where)
+        opened = self.ask("open", plan.open_timeout_s, **what)
         check = {"inputs": arm.inputs, "reference": arm.reference, "bar_db": arm.bar_db}
         first = self.ask("first", plan.open_timeout_s, **check)
         self.run.opened = {key: opened[key] for key in ("load_ms", "import_ms", "version")}

@@ -16,40 +16,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import NothingMeasured, NotWritten
+from ..core.errors import NotWritten
 
 Progress = Callable[[str], None]
 _HELD = threading.local()
 
 
 @contextmanager
-def exclusive(
-    device: str = "local",
-    *,
-    purpose: str = "",
-    progress: Progress | None = None,
-    timeout_s: float | None = None,
-) -> Iterator[None]:
+def exclusive(device: str = "local", *, purpose: str = "", progress: Progress | None = None) -> Iterator[None]:
     """Hold the device alone; nested calls in the same thread are free.
 
     Raises:
-        NothingMeasured: it didn't become free within `timeout_s`.
         RuntimeError: this thread shares the lease already, so that waiting would never end.
     """
-    with _held(device, fcntl.LOCK_EX, purpose or "a measurement", progress, timeout_s):
+    with _held(device, fcntl.LOCK_EX, purpose or "a measurement", progress):
         yield
 
 
 @contextmanager
-def shared(
-    device: str = "local",
-    *,
-    purpose: str = "",
-    progress: Progress | None = None,
-    timeout_s: float | None = None,
-) -> Iterator[None]:
+def shared(device: str = "local", *, purpose: str = "", progress: Progress | None = None) -> Iterator[None]:
     """Hold the device beside others that share it: conversions, proofs, anything that isn't timed."""
-    with _held(device, fcntl.LOCK_SH, purpose or "a conversion", progress, timeout_s):
+    with _held(device, fcntl.LOCK_SH, purpose or "a conversion", progress):
         yield
 
 
@@ -69,7 +56,7 @@ def lease_file(device: str) -> Path:
 
 
 @contextmanager
-def _held(device: str, mode: int, purpose: str, progress: Progress | None, timeout_s: float | None) -> Iterator[None]:
+def _held(device: str, mode: int, purpose: str, progress: Progress | None) -> Iterator[None]:
     held: dict[str, int] = _HELD.__dict__.setdefault("modes", {})
     path = lease_file(device)
     now = held.get(str(path))
@@ -80,7 +67,7 @@ def _held(device: str, mode: int, purpose: str, progress: Progress | None, timeo
         raise RuntimeError("this thread shares the lease and asks for it alone: give it back first")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _take(descriptor, device, mode, purpose, progress, timeout_s)
+        _take(descriptor, device, mode, progress)
         held[str(path)] = mode
         _sign(descriptor, purpose)
         yield
@@ -89,9 +76,7 @@ def _held(device: str, mode: int, purpose: str, progress: Progress | None, timeo
         os.close(descriptor)  # and with it the lock
 
 
-def _take(
-    descriptor: int, device: str, mode: int, purpose: str, progress: Progress | None, timeout_s: float | None
-) -> None:
+def _take(descriptor: int, device: str, mode: int, progress: Progress | None) -> None:
     try:
         fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
         return
@@ -99,20 +84,7 @@ def _take(
         holder = _holder(descriptor)
     if progress:
         progress(f"waiting for device {device!r}: {holder}")
-    if timeout_s is None:
-        fcntl.flock(descriptor, mode)  # asleep until it is ours: polling would disturb what is being measured
-        return
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        time.sleep(min(0.5, timeout_s))
-        try:
-            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            continue
-    raise NothingMeasured(
-        f"{purpose} on device {device!r}", f"still in use after {timeout_s:g} s: {holder}", "try again later"
-    )
+    fcntl.flock(descriptor, mode)  # asleep until it is ours: polling would disturb what is being measured
 
 
 def _sign(descriptor: int, purpose: str) -> None:

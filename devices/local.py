@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ChildFailed, SeatrialError, UsageError
-from . import facts, lease
+from . import lease
 from .lease import Progress
 from .resident import ArmFailed, Resident
 
@@ -27,10 +27,6 @@ class LocalDevice:
 
     def __init__(self, timeout_s: float = RUN_S) -> None:
         self.timeout_s = timeout_s
-
-    def facts(self) -> dict[str, Any]:
-        """See `facts.host_facts`."""
-        return facts.host_facts()
 
     def run(self, job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
         """Do a job: ``proof`` or ``comparison``.
@@ -62,7 +58,7 @@ class LocalDevice:
         ):
             try:
                 what = {"target": job["target"], "artifact": str(job["artifact"]), "settings": settings}
-                opened = worker.ask("open", OPEN_S, memory_bytes=job.get("memory_bytes"), **what)
+                opened = worker.ask("open", OPEN_S, **what)
                 answer |= {"load_ms": opened["load_ms"], "version": opened["version"]}
                 ran = worker.ask("run", self.timeout_s, inputs=str(job["inputs"]), out=str(out / f"{index:02d}.npz"))
                 answer |= {"outputs": ran["outputs"], "n": ran["n"]}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import SeatrialError, from_dict
+from ..core.errors import NotWritten, SeatrialError, from_dict
 from ..core.process import Child, Exit, module_command
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -61,6 +61,7 @@ class Resident:
         Raises:
             ArmFailed: no answer in time, the worker ended, answered with an error, or with something else
                 than JSON.
+            NotWritten: its disk is full, which says nothing of the arm.
         """
         deadline = time.monotonic() + timeout_s
         try:
@@ -145,8 +146,10 @@ class Resident:
         self.close()
 
 
-def _failure(op: str, data: Mapping[str, Any]) -> ArmFailed:
+def _failure(op: str, data: Mapping[str, Any]) -> Exception:
     error = from_dict(data)
+    if isinstance(error, NotWritten):
+        return error
     status = getattr(error, "kind", "error")
     return ArmFailed(status, f"{op}: {error.found}" if status == "oom" or not error.asked else _words(error), error)
 

@@ -21,7 +21,7 @@ FAMILY_ALPHA = 0.01
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time of `b` over time of `a`: ratio with a two-sided interval, and the standard error of its log."""
+    """Time of `b` over time of `a`: ratio with a two-sided interval."""
 
     a: str
     b: str
@@ -29,7 +29,6 @@ class Estimate:
     low: float
     high: float
     launches: int
-    standard_error_log: float
     confidence: float
     decided: bool | None = None  # set by `rank` only: True where the order of the two is proven
 
@@ -161,7 +160,7 @@ def estimate(launches: Sequence[Launch], a: str, b: str, stat: str = "median", c
     """
     interval = t_interval(effects(launches, a, b, stat), confidence)
     ratio, low, high = (_exp(x) for x in (interval.centre, interval.low, interval.high))
-    return Estimate(a, b, ratio, low, high, interval.n, interval.standard_error, confidence)
+    return Estimate(a, b, ratio, low, high, interval.n, confidence)
 
 
 def rank(launches: Sequence[Launch], names: Sequence[str], stat: str = "median") -> list[Estimate]:

@@ -8,7 +8,7 @@ to 5 %. Only `scipy.special` is used, because `scipy.stats` takes most of a seco
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,22 +32,9 @@ class Interval:
         """Half of the distance between the bounds, in the unit of the centre."""
         return (self.high - self.low) / 2
 
-    @property
-    def standard_error(self) -> float:
-        """Of the centre; infinite for a single value."""
-        return self.spread / math.sqrt(self.n) if self.n > 1 else math.inf
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; an infinite bound becomes None."""
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Interval:
-        """The inverse of `to_dict`."""
-        low = -math.inf if data["low"] is None else data["low"]
-        high = math.inf if data["high"] is None else data["high"]
-        spread = math.nan if data["spread"] is None else data["spread"]
-        return cls(data["centre"], low, high, data["n"], data["confidence"], spread)
 
 
 def block_stat(samples_ns: Sequence[float], stat: str = "median") -> float:

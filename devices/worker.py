@@ -12,15 +12,15 @@ import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import samples
-from ..core.child import die_with_parent
-from ..core.errors import ChildFailed, SeatrialError
+from ..core.child import die_with_parent, log_trace
+from ..core.errors import ChildFailed, NotWritten, SeatrialError
+from ..core.paths import MAKE_ROOM, NO_ROOM
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -35,16 +35,8 @@ class Worker:
         self.session: Any = None
         self.feed: dict[str, ndarray] = {}
 
-    def open(
-        self,
-        target: str,
-        artifact: str,
-        settings: Mapping[str, Any],
-        cpus: list[int] | None = None,
-        memory_bytes: int | None = None,
-    ) -> dict[str, Any]:
+    def open(self, target: str, artifact: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Load the artifact; `load_ms` is without the import of the runtime, which `import_ms` tells."""
-        _confine(cpus, memory_bytes)
         from .. import targets
 
         runtime = targets.require(target)
@@ -122,7 +114,7 @@ class Worker:
 
     def stats(self) -> dict[str, Any]:
         """What the process used up to now."""
-        return {"peak_rss_bytes": _peak_rss_bytes(), "cpu_s": time.process_time()}
+        return {"peak_rss_bytes": _peak_rss_bytes()}
 
 
 def agreement(
@@ -160,10 +152,8 @@ def main(read: int, write: int) -> None:
     with os.fdopen(read, "r") as requests, os.fdopen(write, "w") as answers:
         for line in requests:
             request = json.loads(line)
-            operation = request.pop("op")
-            if operation == "close":
-                break
-            answers.write(json.dumps(_answer(getattr(worker, operation), request)) + "\n")
+            operation = getattr(worker, request.pop("op"))
+            answers.write(json.dumps(_answer(operation, request)) + "\n")
             answers.flush()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -174,25 +164,16 @@ def _answer(operation: Callable[..., dict[str, Any]], arguments: Mapping[str, An
     try:
         return operation(**arguments)
     except SeatrialError as error:
-        traceback.print_exc()
+        log_trace()
         return {"error": error.to_dict()}
     except Exception as error:
-        traceback.print_exc()
+        log_trace()
         text = f"{type(error).__name__}: {error}".strip()[:2000]
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return {"error": NotWritten(f"the files of a worker's {operation.__name__}", text, MAKE_ROOM).to_dict()}
         no_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY)
         kind = "oom" if no_memory else "error"
         return {"error": ChildFailed(operation.__name__, text, kind=kind).to_dict()}
-
-
-def _confine(cpus: list[int] | None, memory_bytes: int | None) -> None:
-    """The same cores for all arms, and a memory limit where one is asked for."""
-    if cpus and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
-    if memory_bytes:
-        import resource
-
-        # Not RLIMIT_AS: runtimes reserve address space that they never touch.
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
 
 def _switches() -> tuple[int, int]:

@@ -11,7 +11,6 @@ def test_every_class_has_its_documented_exit_code():
         "SeatrialError": 5,
         "UsageError": 2,
         "CheckFailed": 1,
-        "Inconclusive": 3,
         "NothingMeasured": 4,
         "Interrupted": 130,
         "CannotDo": 5,

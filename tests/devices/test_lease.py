@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from seatrial.core.errors import NothingMeasured, NotWritten
+from seatrial.core.errors import NotWritten
 from seatrial.devices import lease
 
 HOLD = """
@@ -18,6 +18,14 @@ with getattr(lease, sys.argv[1])(purpose="a test"):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+class Waiting(Exception):
+    """Raised in place of waiting for a lease."""
+
+
+def wait(text: str) -> None:
+    raise Waiting(text)
 
 
 def hold(mode: str) -> subprocess.Popen[str]:
@@ -35,15 +43,13 @@ def hold(mode: str) -> subprocess.Popen[str]:
 )
 def test_who_may_be_beside_whom(held: str, asked: str, free: bool):
     other = hold(held)
-    said: list[str] = []
     try:
         if free:
-            with getattr(lease, asked)(timeout_s=0.1, progress=said.append):
-                assert said == []
-            return
-        with pytest.raises(NothingMeasured), getattr(lease, asked)(timeout_s=0.1, progress=said.append):
+            with getattr(lease, asked)(progress=wait):
+                return
+        words = f"process {other.pid} holds it for a test"
+        with pytest.raises(Waiting, match=words), getattr(lease, asked)(progress=wait):
             pass
-        assert f"process {other.pid} holds it for a test" in said[0]
     finally:
         other.kill()
         other.wait()
@@ -64,7 +70,7 @@ def test_nested_leases_of_a_thread_are_free_but_no_way_up():
         pass
     with lease.shared(), pytest.raises(RuntimeError), lease.exclusive():
         pass
-    with lease.exclusive(timeout_s=0.1):  # all of them were given back
+    with lease.exclusive(progress=wait):  # all of them were given back
         pass
 
 
@@ -74,9 +80,9 @@ def test_two_threads_exclude_each_other():
 
         def other() -> None:
             try:
-                with lease.exclusive(timeout_s=0.1):
+                with lease.exclusive(progress=wait):
                     pass
-            except NothingMeasured as error:
+            except Waiting as error:
                 failed.append(error)
 
         thread = threading.Thread(target=other)
@@ -86,7 +92,7 @@ def test_two_threads_exclude_each_other():
 
 
 def test_two_devices_do_not_know_each_other():
-    with lease.exclusive("one"), lease.exclusive("two/../x", timeout_s=0.1):
+    with lease.exclusive("one"), lease.exclusive("two/../x", progress=wait):
         assert lease.lease_file("two/../x").name == "two_.._x.lease"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from seatrial.core import samples
+from seatrial.core.errors import NotWritten
 from seatrial.devices.resident import ArmFailed, Resident
 
 SETTINGS = {"threads": 1, "graph_optimization": "all"}
@@ -131,8 +133,18 @@ def test_a_memory_limit_is_oom(model, tmp_path):
     path = model("large.onnx", 1, 4096)  # 64 MiB of weights
     what = {"target": "onnxruntime", "artifact": str(path), "settings": SETTINGS}
     with Resident(tmp_path / "log") as worker, pytest.raises(ArmFailed) as failed:
-        worker.ask("open", 60, memory_bytes=needed + (16 << 20), **what)
+        resource.prlimit(worker.pid, resource.RLIMIT_DATA, (needed + (16 << 20),) * 2)
+        worker.ask("open", 60, **what)
     assert failed.value.status == "oom", failed.value.reason
+
+
+def test_a_full_disk_says_nothing_of_the_arm(model, tmp_path):
+    with Resident(tmp_path / "log") as worker:
+        opened(worker, model())
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (100, 100))
+        with pytest.raises(NotWritten, match="File too large") as failed:
+            worker.ask("run", 60, inputs=feed_file(tmp_path), out=str(tmp_path / "out.npz"))
+    assert "free some room" in failed.value.todo
 
 
 PARENT = """
