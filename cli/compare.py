@@ -59,13 +59,10 @@ def command(
     """Is CANDIDATE slower than BASE? Both are measured here and now, beside a duplicate of BASE as a canary.
 
     PASS exits 0, REGRESS 1. INCONCLUSIVE exits 0 and says so, or 3 with --strict. INVALID (the canary
-    failed), MISSING (one of them didn't run) and NEW (no baseline) exit 4: nothing valid was compared.
+    failed), MISSING (one of them didn't run) and NEW (BASE isn't there) exit 4: nothing valid was compared.
     """
     from ..devices.engine import compare
 
-    detect = detect if detect is not None else (0.10 if quick else 0.05)
-    if tolerate >= detect:
-        raise click.UsageError(f"--tolerate {tolerate:.2%} must be less than --detect {detect:.2%}")
     with ui.progress() as say:
         result = compare(
             base,
@@ -120,6 +117,8 @@ def _advice(result: Comparison, again: str) -> list[str]:
         ]
     if result.verdict == "INVALID":
         return ["Nothing valid was compared. Run it again when the machine is quieter."]
+    if result.verdict == "NEW":
+        return ["Nothing was compared. Keep a bundle there as the baseline, or check the path."]
     return ["Nothing was compared."]
 
 

@@ -155,6 +155,8 @@ def compare(
 ) -> Comparison:
     """Whether `candidate` is slower than `base`; both are bundles, raw model files, or arms.
 
+    A base that isn't there is no error: the verdict is NEW, and nothing is measured.
+
     Args:
         tolerate: REGRESS where it is proven slower by more than this fraction.
         detect: PASS where a slowdown of this fraction is excluded; 0.05, or 0.10 with `quick`.
@@ -166,13 +168,17 @@ def compare(
     """
     from .results import Comparison, summarise
 
-    rule = Rule(tolerate, detect or (0.10 if quick else 0.05), looks=QUICK_LOOKS if quick else FULL_LOOKS)
+    detect = (0.10 if quick else 0.05) if detect is None else detect
+    rule = Rule(tolerate, detect, looks=QUICK_LOOKS if quick else FULL_LOOKS)
     plan = plan or Plan(rounds=QUICK_ROUNDS if quick else 12)
     start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seatrial-")))
         seed = secrets.randbits(32) if seed is None else seed
-        a, b = (_arm(x, folder / f"{i}.npz", threads, seed) for i, x in enumerate((base, candidate)))
+        b = _arm(candidate, folder / "candidate.npz", threads, seed)
+        if not isinstance(base, Arm) and not Path(base).exists():
+            return _new(str(base), b, rule, plan, seed)
+        a = _arm(base, folder / "base.npz", threads, seed)
         where = _store(store, stack)
         sitting = Sitting(plan, seed=seed, store=where, progress=progress, purpose="seatrial compare")
         stack.enter_context(sitting)
@@ -185,6 +191,15 @@ def compare(
         other = replace(other, placement=one.placement, ran_precision=one.ran_precision)
     one, other = replace(one, arm=a), replace(other, arm=b)
     return Comparison(one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds)
+
+
+def _new(base: str, candidate: Arm, rule: Rule, plan: Plan, seed: int) -> Comparison:
+    from .results import ArmSummary, Comparison
+
+    absent = ArmSummary(Arm(base, "", "", "", {}, ""), "missing", "no such file or folder")
+    decision = without_comparison(f"there is no baseline {base}", baseline=False)
+    only = ArmSummary(candidate, "unmeasured", None)
+    return Comparison(absent, only, decision, rule, plan, seed, "", host.host_facts(), [], 0.0)
 
 
 def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:
@@ -229,7 +244,8 @@ def bench(
         rounds: in each launch: 12 by default, or 6 with `quick`.
     """
     plan = plan or Plan(launches=4 if quick else 6, rounds=QUICK_ROUNDS if quick else 12)
-    plan = replace(plan, launches=launches or plan.launches, rounds=rounds or plan.rounds)
+    asked = {"launches": launches, "rounds": rounds}
+    plan = replace(plan, **{name: value for name, value in asked.items() if value is not None})
     start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seatrial-")))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ..core.errors import UsageError
 from .stats import Interval, detectable_effect, t_interval
 
 
@@ -46,7 +47,8 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerate < self.detect:
-            raise ValueError(f"need 0 <= tolerate < detect, found tolerate {self.tolerate}, detect {self.detect}")
+            asked = f"tolerate {self.tolerate:.2%}, detect {self.detect:.2%}"
+            raise UsageError(asked, "tolerate must be 0 or more, and less than detect", "give 0.01 and 0.05, or others")
         if not math.isclose(sum(look.share for look in self.looks), 1.0):
             raise ValueError("the looks must share out the whole of alpha")
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from seatrial.cli.compare import EXIT, EXIT_STRICT, command
+from seatrial.core.errors import UsageError
 from seatrial.devices import engine
 from seatrial.devices.gate import Decision, Verdict
 from seatrial.devices.stats import Interval
@@ -61,6 +62,18 @@ def test_a_candidate_that_does_not_run_exits_4(tmp_path):
     assert "Nothing was compared" in result.stdout
 
 
+@pytest.mark.parametrize("flags", [(), ("--strict",), ("--json",)])
+def test_without_a_baseline_it_is_new_and_exits_4(flags, tmp_path):
+    result = compare(tmp_path / "absent", tiny.write_bundle(tmp_path / "candidate"), *flags)
+    assert result.exit_code == 4
+    report = result.stderr if "--json" in flags else result.stdout
+    assert report.startswith("NEW: there is no baseline")
+    assert "Nothing was compared. Keep a bundle there" in report
+    assert "nan" not in report
+    if "--json" in flags:
+        assert json.loads(result.stdout)["verdict"] == "NEW"
+
+
 def decided(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every comparison end so, without launches."""
     log = Interval(0.02, -0.02, 0.06, 12, 0.98, 0.04)
@@ -99,12 +112,12 @@ def test_a_margin_that_could_mean_two_things_is_refused(margin: str):
 
 def test_tolerate_must_be_less_than_detect():
     result = compare("a", "b", "--tolerate", "5%", "--detect", "0.05")
-    assert result.exit_code == 2
-    assert "less than --detect" in result.stderr
+    assert isinstance(result.exception, UsageError)
+    assert "less than detect" in result.exception.found
 
 
 def test_a_path_that_is_no_bundle_is_a_usage_error_of_the_whole_program(tmp_path):
-    line = [sys.executable, "-P", "-m", "seatrial", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    line = [sys.executable, "-P", "-m", "seatrial", "compare", str(tmp_path), str(tmp_path / "b")]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "no such folder" in done.stderr

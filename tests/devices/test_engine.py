@@ -188,6 +188,30 @@ def test_compare_is_green_for_less_work_and_says_what_it_would_have_seen(model, 
     assert result.to_dict()["verdict"] == "PASS"
 
 
+@pytest.mark.parametrize("margins", [{"detect": 0}, {"tolerate": 0.05}, {"tolerate": 0.1, "quick": True}])
+def test_margins_that_make_no_sense_are_refused_before_anything_is_read(margins, tmp_path):
+    with pytest.raises(UsageError, match="less than detect"):
+        engine.compare(tmp_path / "absent", tmp_path / "absent", **margins)
+
+
+@pytest.mark.parametrize("size", ["launches", "rounds"])
+def test_bench_does_not_take_nothing_for_the_default(model, size):
+    with pytest.raises(UsageError, match="give at least 1"):
+        engine.bench([model()], **{size: 0})
+
+
+def test_compare_with_no_baseline_is_new_and_measures_nothing(model, tmp_path):
+    result = engine.compare(tmp_path / "absent", model())
+    assert result.verdict == Verdict.NEW
+    assert "absent" in result.decision.reason
+    assert result.launches == []
+    assert json.loads(json.dumps(result.to_dict()))["base"]["status"] == "missing"
+    with pytest.raises(UsageError):  # what is there and is no model is a mistake, not the first of its kind
+        engine.compare(tmp_path, model())
+    with pytest.raises(UsageError):
+        engine.compare(tmp_path / "absent", tmp_path / "absent")
+
+
 def test_compare_is_missing_when_the_candidate_does_not_run(model, tmp_path):
     broken = model("broken.onnx")
     good = arm_from_path(model("a.onnx"), tmp_path / "in.npz", "a")

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from seatrial.core.errors import UsageError
 from seatrial.devices.gate import QUICK_LOOKS, Decision, Look, Rule, Verdict, judge, without_comparison
 
 RULE = Rule()
@@ -92,8 +93,9 @@ def test_without_a_comparison_it_is_new_or_missing():
 
 
 def test_margins_and_looks_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="tolerate < detect"):
-        Rule(tolerate=0.05, detect=0.05)
+    for tolerate, detect in ((0.05, 0.05), (-0.01, 0.05), (0.01, math.nan)):
+        with pytest.raises(UsageError, match="less than detect"):
+            Rule(tolerate, detect)
     with pytest.raises(ValueError, match="alpha"):
         Rule(looks=(Look(5, 0.5),))
 
