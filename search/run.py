@@ -246,12 +246,14 @@ class Running:
             candidate,
             "ok" if proof.ok else "infeasible",
             "; ".join(proof.problems) or None,
-            relative(made.path, self.folder),
-            made.id,
-            relative(proof.outputs, self.folder),
-            made.size_bytes,
-            proof.to_dict(),
-            proof.load_ms,
+            artifact=relative(made.path, self.folder),
+            artifact_id=made.id,
+            route=made.route,
+            recipe=made.recipe.to_dict(),
+            outputs=relative(proof.outputs, self.folder),
+            size_bytes=made.size_bytes,
+            proof=proof.to_dict(),
+            load_ms=proof.load_ms,
         )
 
     def _arm(self, trial: Trial, name: str | None = None) -> Arm:

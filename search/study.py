@@ -13,21 +13,27 @@ from typing import Any
 
 from ..core.bundle import Bundle
 from ..core.errors import CheckFailed, UsageError
+from ..core.ids import files_id
 from ..core.paths import check_free, writing
 from ..devices.facts import host_facts
 from ..devices.store import Store
 from ..exporter.api import names_file
-from ..exporter.build import Builder
+from ..exporter.build import Artifact, Builder, model_files
 from ..exporter.pack import pack
 from ..exporter.program import Program
+from ..exporter.quantize import Recipe
 from ..targets import get
 from .findings import Findings
 from .report import render
-from .trials import Trials
+from .trials import Trial, Trials
 
 SCHEMA = "seatrial.study/1"
 FILE = "study.json"
 OBJECTIVES = ("latency_ms", "accuracy", "agreement", "sqnr_db", "size_bytes", "load_ms", "threads")
+_NEEDS = {
+    "accuracy": "give a search of a declared classifier labelled data by --evaluate, or ",
+    "agreement": "give a search of a declared classifier real samples, or ",
+}
 _TESTS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -125,6 +131,9 @@ class Study:
         if not usable:
             asked = f"the {'highest' if maximize else 'lowest'} {name}"
             asked += f" where {' and '.join(subject_to)}" if subject_to else ""
+            if not able:
+                found = f"no candidate{' for ' + ', '.join(targets) if targets else ''} was proven and timed"
+                raise CheckFailed(asked, found, f"`seatrial study show {self.folder}` says why of each")
             raise CheckFailed(asked, *_nearest(able, bounds, name))
         return min(usable, key=lambda c: (sign * float(_value(c, name) or 0), c["latency_ms"]))
 
@@ -138,18 +147,18 @@ class Study:
         """Pack a candidate of this study; its file, proof and measurements are as the search left them.
 
         Raises:
-            UsageError: the output exists, or the study's work folder is gone.
+            UsageError: the output exists, or holds the study; or the study's work folder is gone or has changed.
         """
-        if not (out.parent == self.folder and overwrite):
-            check_free(out, overwrite)
+        check_free(out, overwrite)
+        if self.folder.resolve().is_relative_to(out.resolve()):
+            raise UsageError(f"the output {out}", "it holds the study itself", "choose another -o")
         for name in ("work/program", "facts.sqlite"):
             if not (self.folder / name).exists():
                 raise UsageError(f"the study {self.folder}", f"its {name} is gone", "run the search again")
         trial = self._trial(id)
         program = Program.load(self.folder / "work" / "program")
+        artifact = self._artifact(trial)
         with Builder(self.folder / "work") as builder:
-            base = builder.convert(program, trial.candidate.target)
-            artifact = builder.derive(program, base, trial.candidate.precision)
             vectors = (self.folder / "work/proof/inputs.npz", self.folder / str(trial.outputs))
             assert trial.proof
             return pack(
@@ -170,7 +179,19 @@ class Study:
         system, _, machine = host["os"].rpartition(" ")
         return {"cpu": host["cpu"], "flags": host["flags"], "os": system, "machine": machine}
 
-    def _trial(self, id: str) -> Any:
+    def _artifact(self, trial: Trial) -> Artifact:
+        """The very files that were proven, with the recipe that the search wrote down."""
+        path = self.folder / str(trial.artifact)
+        if not trial.recipe or files_id(model_files(path)) != trial.artifact_id:
+            found = (
+                f"{trial.artifact} is gone, or not what was proven there: made again by other tools or on another CPU"
+            )
+            raise UsageError(f"the study {self.folder}", found, "run the search again with --overwrite")
+        return Artifact(
+            trial.candidate.target, path, Recipe(**trial.recipe), trial.route or [], [], str(trial.artifact_id)
+        )
+
+    def _trial(self, id: str) -> Trial:
         store = Store(self.folder / "facts.sqlite")
         try:
             return Trials(store, self.document["key"]).all()[id]
@@ -288,7 +309,7 @@ def _nearest(able: Sequence[dict[str, Any]], bounds: Sequence[Any], name: str) -
     """What was found, and what to do, where nobody meets the bounds."""
     for key in (*(bound[0] for bound in bounds), name):
         if not any(_value(c, key) is not None for c in able):
-            return f"no candidate has {key}", "run the search with labelled data, or choose another objective"
+            return f"no candidate has {key}", f"{_NEEDS.get(key, '')}choose another objective"
     for key, test, limit, sign in bounds:
         values = [v for c in able if (v := _value(c, key)) is not None]
         if not any(test(v, limit) for v in values):

@@ -33,6 +33,8 @@ class Trial:
         reason: why it isn't ok.
         artifact: path of the model's main file within the study's folder.
         artifact_id: content id of its files.
+        route: the converters that made it.
+        recipe: how it was made, as data: resolved for the machine of the search.
         outputs: path of its outputs over all samples within the study's folder.
         size_bytes: of all its files.
         proof: the proof's data.
@@ -44,6 +46,8 @@ class Trial:
     reason: str | None = None
     artifact: str | None = None
     artifact_id: str | None = None
+    route: list[str] | None = None
+    recipe: dict[str, Any] | None = None
     outputs: str | None = None
     size_bytes: int | None = None
     proof: dict[str, Any] | None = None

@@ -364,6 +364,43 @@ def test_another_candidate_is_packed_without_measuring(
     assert cli(*argv, "--overwrite").code == 0
 
 
+@pytest.mark.parametrize("name", ["work", "work/program", "work/lock", "."])
+def test_the_study_s_own_folders_are_never_replaced_by_a_bundle(
+    moved: Path, cli: Callable[..., Any], name: str
+) -> None:
+    before = facts(moved)
+    cli("study", "select", moved, "-o", moved / name, "--overwrite").fails(2, "the output")
+    assert facts(moved) == before
+    assert (moved / "work" / "program" / "program.json").exists()
+
+
+def test_what_was_made_again_otherwise_is_not_packed_as_what_was_proven(moved: Path, tmp_path: Path) -> None:
+    found = Study.read(moved)
+    chosen = next(c["id"] for c in found.candidates if (c["target"], c["precision"]) == ("onnxruntime", "int8"))
+    (model,) = moved.glob("work/quantized/onnxruntime-int8/*.onnx")
+    whole = model.read_bytes()
+    model.write_bytes((moved / "work/converted/torch-onnx/model.onnx").read_bytes())
+    with pytest.raises(UsageError, match="not what was proven"):
+        found.pack(chosen, tmp_path / "packed")
+    model.unlink()
+    with pytest.raises(UsageError, match="is gone"):
+        found.pack(chosen, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+    model.write_bytes(whole)
+    assert found.pack(chosen, tmp_path / "packed").precision == "int8"
+
+
+def test_a_recipe_is_that_of_the_search_not_of_this_cpu(
+    moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Study.read(moved)
+    chosen = next(c["id"] for c in found.candidates if (c["target"], c["precision"]) == ("openvino", "int8"))
+    here = found.pack(chosen, tmp_path / "here").manifest["recipe"]
+    assert here["options"]
+    monkeypatch.setattr("seatrial.exporter.quantize.openvino.resolve", lambda options, flags: {"other": "CPU"})
+    assert found.pack(chosen, tmp_path / "there").manifest["recipe"] == here
+
+
 def test_a_study_is_shown_as_it_was_written(study: Study, cli: Callable[..., Any]) -> None:
     done = cli("study", "show", study.folder, "--json")
     assert json.loads(done.out) == study.document

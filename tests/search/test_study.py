@@ -89,6 +89,17 @@ def test_an_objective_that_nobody_has_is_named(study: Study) -> None:
         assert "no candidate has accuracy" in error.value.found
 
 
+def test_a_target_without_a_feasible_candidate_is_not_a_matter_of_labels(study: Study) -> None:
+    wrong = [*CANDIDATES, candidate("broken", None, target="tflite", status="failed")]
+    found = Study(study.folder, {**study.document, "candidates": wrong})
+    for options in ({}, {"maximize": "accuracy"}, {"subject_to": ["latency_ms <= 5"]}):
+        with pytest.raises(CheckFailed) as error:
+            found.select(targets=["tflite"], **options)  # type: ignore[arg-type]
+        assert error.value.found == "no candidate for tflite was proven and timed"
+        assert "study show" in error.value.todo
+        assert "label" not in error.value.todo
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
