@@ -244,8 +244,8 @@ def bench(
         rounds: in each launch: 12 by default, or 6 with `quick`.
     """
     plan = plan or Plan(launches=4 if quick else 6, rounds=QUICK_ROUNDS if quick else 12)
-    asked = {"launches": launches, "rounds": rounds}
-    plan = replace(plan, **{name: value for name, value in asked.items() if value is not None})
+    plan = plan if launches is None else replace(plan, launches=launches)
+    plan = plan if rounds is None else replace(plan, rounds=rounds)
     start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seatrial-")))
