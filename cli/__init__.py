@@ -74,14 +74,23 @@ def _defaults(command: click.Command) -> dict[str, Any]:
     from pathlib import Path
 
     from ..core.config import read_toml, refuse_unknown
+    from ..core.errors import UsageError
 
     tables = read_toml(Path(DEFAULTS))
     refuse_unknown(tables, COMMANDS, DEFAULTS)
     options = [p for p in command.params if isinstance(p, click.Option)]
-    names = {word.removeprefix("--"): str(p.name) for p in options for word in p.opts if word.startswith("--")}
+    named = {word.removeprefix("--"): p for p in options for word in p.opts if word.startswith("--")}
+    where = f"[{command.name}] of {DEFAULTS}"
     table = tables.get(str(command.name), {})
-    refuse_unknown(table, names, f"[{command.name}] of {DEFAULTS}")
-    return {names[key]: value for key, value in table.items()}
+    if not isinstance(table, dict):
+        raise UsageError(where, f"it is {table!r}, not a table", f"write [{command.name}], and its options below it")
+    refuse_unknown(table, named, where)
+    return {str(named[key].name): _default(named[key], value) for key, value in table.items()}
+
+
+def _default(option: click.Option, value: Any) -> Any:
+    """A lone value of an option that repeats counts as one use of it, as on the command line."""
+    return [value] if option.multiple and not isinstance(value, list) else value
 
 
 @click.group(

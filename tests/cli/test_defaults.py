@@ -51,3 +51,19 @@ def test_no_target_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "seatrial", "export", "model.py", "--target", ""]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 2 and "no target was named" in found.stderr
+
+
+def test_what_is_no_table_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "seatrial.toml").write_text("export = 3\n")
+    found = dry_run(tmp_path)
+    assert found.returncode == 2 and "unexpected" not in found.stderr
+    assert "it is 3, not a table" in found.stderr and "write [export]" in found.stderr
+
+
+def test_a_lone_text_is_taken_for_an_option_that_repeats(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("# not empty")
+    (tmp_path / "seatrial.toml").write_text('[export]\ntarget = "tflite,openvino"\ndry-run = true\narg = "a=1"\n')
+    command = [sys.executable, "-P", "-m", "seatrial", "export", "model.py"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "tflite" in found.stdout and "openvino" in found.stdout and "onnxruntime" not in found.stdout
