@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 _TEMPLATE = '''"""How seatrial loads your model. Fill in the marked lines, then: seatrial export {name}"""
 
-import torch
+{path}import torch
 
 
-def get_model(weights={checkpoint!r}):
+def get_model(weights={checkpoint}):
     """Your model in eval mode. `seatrial export {name} --arg weights=other.pt` reaches the parameter."""
     model = torch.nn.Sequential(  # <- your architecture: from your_package import YourModel
         torch.nn.Conv2d(3, 8, 3),
@@ -69,8 +70,13 @@ def command(checkpoint: Path | None, output: Path, overwrite: bool) -> None:
         raise UsageError(f"--checkpoint {checkpoint}", "no such file", "check the path")
     if output.exists() and not overwrite:
         raise UsageError(f"the output {output}", "it exists", "add --overwrite, or choose another -o")
+    where, path = "None", ""
+    if checkpoint:
+        # From the file, not from here: an export may be called from another folder.
+        beside = os.path.relpath(checkpoint.resolve(), output.resolve().parent)
+        where, path = f"Path(__file__).parent / {beside!r}", "from pathlib import Path\n\n"
     load = _LOADERS.get(checkpoint.suffix, _TORCH) if checkpoint else _LOADERS[""]
-    text = _TEMPLATE.format(name=output.name, checkpoint=str(checkpoint) if checkpoint else None, load=load)
+    text = _TEMPLATE.format(name=output.name, checkpoint=where, path=path, load=load)
     with whole_file(output) as part:
         part.write_text(text)
     click.echo(f"{output} written. Fill in the marked lines, then: seatrial export {output}")

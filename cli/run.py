@@ -26,16 +26,18 @@ def command(bundle: Path, file: Path, top: int, output: Path | None, as_json: bo
     start = time.perf_counter()
     outputs = model.run(feed)
     milliseconds = (time.perf_counter() - start) * 1e3
-    classes = model.top(outputs, top)
+    classes, batch = model.top(outputs, top), model.batch(outputs)
     if output:
         _write(output, outputs)
     if as_json:
         facts = {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in outputs.items()}
-        click.echo(json.dumps({"top": classes, "outputs": facts, "milliseconds": milliseconds}))
+        click.echo(json.dumps({"top": classes, "samples": batch, "outputs": facts, "milliseconds": milliseconds}))
         return
     for name, array in outputs.items():
         extent = f", from {array.min():.4g} to {array.max():.4g}" if array.size else ""
         click.echo(f"{name}: {array.dtype}{list(array.shape)}{extent}")
+    if batch > 1:
+        click.echo(f"the first of {batch} samples:")
     for label, chance in classes:
         click.echo(f"{chance:7.1%}  {label}")
     threads = model.bundle.settings.get("threads", 1)

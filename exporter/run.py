@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import samples
 from ..core.bundle import Bundle
-from ..core.errors import CheckFailed, UsageError
+from ..core.errors import CannotDo, CheckFailed, SeatrialError, UsageError
 from ..core.paths import check_readable
-from ..targets import require
+from ..targets import get, require
 from .images import SUFFIXES, Preprocess
 from .proof import parity
 
@@ -38,9 +38,11 @@ class Model:
 
         Raises:
             UsageError: an input is missing, unknown, or of another dtype or shape.
+            CannotDo: the runtime that is here raises an error.
         """
         _check(self.bundle, feed)
-        return self.session.run(feed)
+        with _refusal(self.bundle, "run"):
+            return self.session.run(feed)
 
     def read(self, path: Path) -> Feed:
         """A photo, or an ``.npz`` with an array per input, as a feed for this model."""
@@ -57,17 +59,34 @@ class Model:
         return samples.arrays(path, f"the input {path}")
 
     def top(self, outputs: Feed, k: int = 5) -> list[tuple[str, float]]:
-        """The k classes with the highest probability, for a declared classifier; empty otherwise."""
+        """The k classes with the highest probability, of a batch those of its first sample.
+
+        Empty where the model is no declared classifier.
+        """
         import numpy as np
 
-        labels, classes = self.bundle.labels, self.bundle.manifest["classes"]
-        if not labels or not classes:
+        labels = self.bundle.labels
+        rows = self._rows(outputs)
+        if labels is None or rows is None:
             return []
-        scores = outputs[classes].astype(np.float64).ravel()
+        scores = rows[0].astype(np.float64)
         # Outputs that are probabilities already stay as they are.
         ready = scores.min() >= 0 and abs(scores.sum() - 1) < 1e-3
-        chances = scores if ready else np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        powers = np.exp(scores - scores.max())
+        chances = scores if ready else powers / powers.sum()
         return [(labels[i], float(chances[i])) for i in chances.argsort()[::-1][:k]]
+
+    def batch(self, outputs: Feed) -> int:
+        """How many samples a declared classifier answered at once; 0 for other models."""
+        rows = self._rows(outputs)
+        return 0 if rows is None else len(rows)
+
+    def _rows(self, outputs: Feed) -> ndarray | None:
+        """Scores as (samples, classes)."""
+        classes = self.bundle.manifest["classes"]
+        if not classes or not outputs[classes].size:
+            return None
+        return outputs[classes].reshape(-1, outputs[classes].shape[-1])
 
 
 def load(path: Path | str, settings: Mapping[str, Any] | None = None) -> Model:
@@ -77,12 +96,30 @@ def load(path: Path | str, settings: Mapping[str, Any] | None = None) -> Model:
         UsageError: not a bundle.
         CheckFailed: a file was changed.
         MissingPart: its runtime is not installed.
+        CannotDo: the runtime that is here can't open it.
     """
     bundle = Bundle.read(path)
     bundle.check_files()
     target = require(bundle.target)
-    with _without_info():
+    with _refusal(bundle, "open"), _without_info():
         return Model(bundle, target.open(bundle.model, settings or bundle.settings))
+
+
+@contextmanager
+def _refusal(bundle: Bundle, what: str) -> Iterator[None]:
+    """What a runtime raises, with the version that the bundle was proven with beside the one that is here."""
+    try:
+        yield
+    except SeatrialError:
+        raise
+    except Exception as error:
+        name, here = bundle.target, get(bundle.target).version()
+        proven = bundle.manifest["tools"].get(name, "?")
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        found = f"{name} can't {what} it: {type(error).__name__}: {first}\n         "
+        found += f"it was proven with {name} {proven}; here is {here}"
+        again = "export it again here" if proven == here else f"install {name} {proven}, or export it again here"
+        raise CannotDo(f"the bundle {bundle.path}", found, again) from error
 
 
 @contextmanager
