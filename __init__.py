@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .devices.api import bench as bench
     from .devices.api import compare as compare
     from .exporter import export as export
+    from .exporter.inspect import inspect as inspect
     from .exporter.run import load as load
     from .search import search as search
 
@@ -23,11 +24,12 @@ _PUBLIC = {
     "bench": ".devices.api",
     "compare": ".devices.api",
     "export": ".exporter",
+    "inspect": ".exporter.inspect",
     "load": ".exporter.run",
     "search": ".search",
 }
 
-__all__ = ["Bundle", "SeatrialError", "bench", "compare", "export", "load", "search"]
+__all__ = ["Bundle", "SeatrialError", "bench", "compare", "export", "inspect", "load", "search"]
 
 
 def __getattr__(name: str) -> Any:

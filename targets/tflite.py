@@ -28,8 +28,20 @@ def open_model(path):
     interpreter = Interpreter(
         str(path), num_threads={threads}, experimental_op_resolver_type=OpResolverType.{resolver}
     )
-    runner = interpreter.get_signature_runner()
-    return lambda feed: runner(**feed)
+    if interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner()
+        return lambda feed: runner(**feed)
+
+    def run(feed):  # a file without a signature: its tensors have names
+        for detail in interpreter.get_input_details():
+            interpreter.resize_tensor_input(detail["index"], feed[detail["name"]].shape)
+        interpreter.allocate_tensors()
+        for detail in interpreter.get_input_details():
+            interpreter.set_tensor(detail["index"], feed[detail["name"]])
+        interpreter.invoke()
+        return {{d["name"]: interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()}}
+
+    return run
 """
 
 
@@ -184,7 +196,8 @@ def _precision(op: dict[str, Any]) -> str:
     types = [getattr(kind, "__name__", str(kind)) for kind in op["operand_types"][:2]]
     if types == ["float32", "int8"]:
         return "int8 weights"
-    return {"float32": "fp32", "float16": "fp16", "int8": "int8", "int16": "int16"}.get(types[0], types[0])
+    words = {"float32": "fp32", "float16": "fp16", "uint8": "int8"}
+    return words.get(types[0], types[0])
 
 
 def _spec(name: str, detail: dict[str, Any]) -> TensorSpec:
