@@ -24,6 +24,8 @@ from . import ui
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder; of several, their parent.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That the bundle ships with.")
 @click.option("--allow-mismatch", is_flag=True, help="Pack in spite of a failed check; the manifest says so.")
+@click.option("--bucket", multiple=True, metavar="AXIS=32,128", help="One bundle for each of these sizes.")
+@click.option("--in-process", is_flag=True, help="Run the model's own code in this process, for a debugger.")
 @click.option("--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing.")
 @ui.source_options
 def command(
@@ -33,11 +35,16 @@ def command(
     output: Path | None,
     threads: int,
     allow_mismatch: bool,
+    bucket: tuple[str, ...],
+    in_process: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export MODEL (a .py with get_model() and get_args(), or an .onnx) for one or more runtimes.
+    """Export MODEL for one or more runtimes.
+
+    MODEL is a .py with get_model() (FILE.py:function for another), a .pt2, .onnx, .keras or .h5 file, a SavedModel's
+    folder, a .tflite or OpenVINO .xml, timm:NAME?weights=FILE (or random), or hf:DIR.
 
     Each bundle is proven on its real runtime before it is written; a failed check exits 1 and writes none.
 
@@ -59,6 +66,8 @@ def command(
             output=output,
             threads=threads,
             allow_mismatch=allow_mismatch,
+            bucket=bucket,
+            in_process=in_process,
             say=say,
             **arguments,
         )

@@ -76,9 +76,14 @@ def source_options(function: Any) -> Any:
     for option in reversed(
         [
             click.option("--arg", multiple=True, metavar="NAME=VALUE", help="Given to get_model(). May be repeated."),
-            click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs of an .onnx: an .npz."),
-            click.option("--shape", multiple=True, metavar="NAME=1,128", help="Shape to try for an .onnx input."),
+            click.option(
+                "--inputs", type=click.Path(path_type=Path), help="Example inputs, where none are known: .npz."
+            ),
+            click.option("--shape", multiple=True, metavar="NAME=1,128", help="Shape to try for an input."),
             click.option("--range", "range_", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input."),
+            click.option("--dynamic", multiple=True, metavar="AXIS=LOW:HIGH", help="Keep batch, or ids.1, free."),
+            click.option("--io-layout", type=click.Choice(("nchw", "nhwc")), help="Of pictures at the boundary."),
+            click.option("--embed-preprocessing", is_flag=True, help="Into the graph: it takes uint8 pixels, NHWC."),
             click.option("--calibration", type=click.Path(path_type=Path), help="Pictures or .npz; int8 needs it."),
             click.option("--evaluate", type=click.Path(path_type=Path), help="Labelled pictures or .npz."),
             click.option(
@@ -111,6 +116,9 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "inputs": options["inputs"],
         "shapes": shapes(options["shape"]),
         "ranges": ranges(options["range_"]),
+        "dynamic": options["dynamic"],
+        "layout": options["io_layout"] or "",
+        "embed": options["embed_preprocessing"],
         "calibration": options["calibration"],
         "evaluate": options["evaluate"],
         "max_drop": options["max_drop"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ from ..core.paths import check_free, check_readable, writing
 from ..core.process import Limits
 from ..devices.facts import host_facts
 from ..targets import require
-from .build import Artifact, Builder
+from . import sizes
+from .build import Artifact, Builder, cant_free, route_label
 from .convert import STEPS, routes
 from .pack import pack
 from .program import Program
 from .proof import parity
 from .proof.prove import DEFAULT_MAX_DROP, Proof, Prover
 from .report import failure
+from .sizes import Size
 from .sources import Source, detect
 from .workspace import workspace
 
@@ -55,19 +59,19 @@ def export(
     evaluate: Path | str | None = None,
     max_drop: float = DEFAULT_MAX_DROP,
     threads: int = 1,
-    args: Mapping[str, str] | None = None,
-    inputs: Path | str | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    ranges: Mapping[str, Sequence[int]] | None = None,
+    bucket: Sequence[str] = (),
     overwrite: bool = False,
     allow_mismatch: bool = False,
+    in_process: bool = False,
     limits: Limits = Limits(),
     say: Callable[[str], None] | None = None,
+    **reading: Any,
 ) -> list[Exported]:
     """Export a model for one or more targets and precisions; one bundle each.
 
     Args:
-        model: a ``.py`` with ``get_model()`` and ``get_args()``, or an ``.onnx``.
+        model: what `sources.detect` knows: a ``.py``, ``.pt2``, ``.onnx``, Keras file, SavedModel, ``.tflite``, IR,
+            ``timm:NAME`` or ``hf:DIR``.
         target: names of targets.
         precision: ``fp32``, ``bf16`` or ``int8``.
         output: the bundle's folder; with several bundles, a folder that holds them as ``TARGET-PRECISION``.
@@ -75,59 +79,98 @@ def export(
         evaluate: labelled data, to verify accuracy.
         max_drop: accuracy that int8 may lose.
         threads: threads that the proof runs with and the bundle ships with.
-        args: texts for the parameters of ``get_model``.
-        inputs: an ``.npz`` with example inputs of an ``.onnx``.
-        shapes: shapes to try, by input of an ``.onnx``.
-        ranges: low and high (exclusive), by integer input of an ``.onnx``.
+        bucket: dimensions to fix to several sizes, a bundle for each: ``ids.1=32,128``.
         overwrite: replace bundles that exist, once the new ones are whole.
         allow_mismatch: pack in spite of a failed check; the manifest says so.
+        in_process: run the user's code in this process, for a debugger.
         limits: time and memory of each converter.
         say: takes one line about each step as it starts.
+        reading: how to read the model; see `source_of`.
 
     Raises:
         CheckFailed: a check said no; nothing was packed.
         UsageError: bad arguments or data.
         CannotDo: a missing part, an unsupported model, a converter that failed.
     """
-    source = detect(model, args, Path(inputs) if inputs else None, shapes, ranges)
+    source = source_of(model, **reading)
     data = {"calibration": calibration, "evaluate": evaluate}
     request = check(source, target, precision, {use: Path(path) for use, path in data.items() if path})
-    outs = out_folders(request, output, source)
+    buckets = list(product(*(sizes.bucket(text) for text in bucket)))
+    outs = out_folders(request, output, source, buckets)
     for out in outs.values():
         check_free(out, overwrite)
-    with workspace("export") as folder, Builder(folder, limits, say) as builder:
-        program = builder.capture(source, request.targets, request.data)
-        check_program(program)
-        prover = Prover(program, folder / "proof", max_drop, say, limits.timeout_s)
-        made = [
-            _one(builder, prover, program, name, kind, threads, allow_mismatch)
-            for name in request.targets
-            for kind in request.precisions
-        ]
-        return [_pack(builder, prover, program, a, p, outs[a.target, a.precision], allow_mismatch) for a, p in made]
+    made: list[tuple[Path, _Made]] = []
+    with ExitStack() as stack:
+        folder = stack.enter_context(workspace("export"))
+        for fixed in buckets:
+            work = folder / _sizes_name(fixed)
+            builder = stack.enter_context(Builder(work, limits, say, in_process))
+            program = builder.capture(replace(source, fixed=fixed), request.targets, request.data)
+            check_program(program)
+            prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
+            exporter = _Exporter(builder, prover, program, threads, allow_mismatch)
+            for name in request.targets:
+                for kind in request.precisions:
+                    made.append((outs[name, kind, _sizes_name(fixed)], exporter.make(name, kind)))
+        return [_pack(out, one, allow_mismatch) for out, one in made]
 
 
-def _pack(
-    builder: Builder,
-    prover: Prover,
-    program: Program,
-    artifact: Artifact,
-    proof: Proof,
-    out: Path,
-    allow_mismatch: bool,
-) -> Exported:
-    assert proof.outputs
+def source_of(
+    model: Path | str,
+    *,
+    args: Mapping[str, str] | None = None,
+    inputs: Path | str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    ranges: Mapping[str, Sequence[int]] | None = None,
+    dynamic: Sequence[str] = (),
+    layout: str = "",
+    embed: bool = False,
+) -> Source:
+    """A user's model with how to read it.
+
+    Args:
+        model: see `export`.
+        args: texts for the parameters of ``get_model``, or options of the kind.
+        inputs: an ``.npz`` with an example of each input, where the source gives none.
+        shapes: shapes to try, by input, where the source gives none.
+        ranges: low and high (exclusive), by integer input.
+        dynamic: dimensions that stay free: ``batch=1:64``, ``ids.1=mask.1=8:512``.
+        layout: ``nchw`` or ``nhwc`` for pictures; empty for the source's own.
+        embed: put preprocessing into the graph, which then takes uint8 pixels (1, H, W, 3).
+
+    Raises:
+        UsageError: it is missing, of a kind that can't be read, or an option doesn't fit.
+    """
+    free = tuple(sizes.dynamic(text) for text in dynamic)
+    if layout not in ("", "nchw", "nhwc"):
+        raise UsageError(f"--io-layout {layout}", "no such layout", "known: nchw, nhwc")
+    return detect(model, args, Path(inputs) if inputs else None, shapes, ranges, free=free, layout=layout, embed=embed)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An artifact that passed its proof, or was let through."""
+
+    artifact: Artifact
+    proof: Proof
+    prover: Prover
+    program: Program
+    names: Path | None
+
+
+def _pack(out: Path, made: _Made, allow_mismatch: bool) -> Exported:
+    assert made.proof.outputs
     bundle = pack(
         out,
-        program,
-        artifact,
-        proof.to_dict(),
-        (prover.inputs, proof.outputs),
+        made.program,
+        made.artifact,
+        made.proof.to_dict(),
+        (made.prover.inputs, made.proof.outputs),
         host_identity(),
-        names=names_file(builder, artifact),
+        names=made.names,
         allow_mismatch=allow_mismatch,
     )
-    return Exported(bundle, proof, artifact)
+    return Exported(bundle, made.proof, made.artifact)
 
 
 def check(
@@ -150,7 +193,7 @@ def check(
             if kind not in able:
                 todo = f"it can do here: {', '.join(able)}"
                 raise CannotDo(f"{kind} for {name}", "this target can't run it on this CPU", todo)
-    if "int8" in precisions and "calibration" not in data:
+    if "int8" in precisions and "calibration" not in data and not source.may_calibrate:
         todo = "add --calibration DIR (pictures) or FILE.npz; seatrial never calibrates on random data"
         raise UsageError("int8", "no calibration data given", todo)
     for use, path in data.items():
@@ -161,9 +204,12 @@ def check(
 def check_route(source: Source, target: str) -> None:
     """Raise where a target is unknown, not installed, or out of reach for this kind of source."""
     format = require(target).format
-    if not routes(source.kind, format):
-        found = f"there is no route from {source.kind} to {format} yet"
-        raise Unsupported(f"{source.name} for {target}", found, "choose another --target")
+    found = [route for start in source.how.formats for route in routes(start, format)]
+    if not found:
+        text = f"there is no route from {source.kind} to {format} yet"
+        raise Unsupported(f"{source.name} for {target}", text, "choose another --target")
+    if source.free and all(any(step.fixed for step in route) for route in found):
+        raise cant_free(f"{source.name} for {target}", source.free[0].name)
 
 
 def check_program(program: Program) -> None:
@@ -178,18 +224,25 @@ def check_program(program: Program) -> None:
         todo = "give real samples, or weights that answer something"
         raise CheckFailed(asked, "; ".join(problems), todo)
     bar = parity.BARS_DB["fp32"]
-    if program.capture_db is not None and program.capture_db < bar:
-        found = f"hop: capture; torch.export's graph answers at {program.capture_db:.1f} dB, needed {bar:g}"
+    if program.capture_problems:
+        text = "" if program.capture_db is None else f" at {program.capture_db:.1f} dB, needed {bar:g}"
+        found = f"hop: capture; torch.export's graph answers otherwise{text}: {program.capture_problems[0]}"
         raise CheckFailed(asked, found, "look for state or branches that the capture froze")
 
 
-def out_folders(request: Request, output: Path | str | None, source: Source) -> dict[tuple[str, str], Path]:
-    """The folder of each bundle, by target and precision."""
-    pairs = [(t, p) for t in request.targets for p in request.precisions]
-    if len(pairs) == 1:
-        target, precision = pairs[0]
-        return {pairs[0]: Path(output or f"{source.name}-{target}-{precision}")}
-    return {(t, p): Path(output or f"{source.name}-bundles") / f"{t}-{p}" for t, p in pairs}
+def out_folders(
+    request: Request, output: Path | str | None, source: Source, buckets: Sequence[Sequence[Size]] = ((),)
+) -> dict[tuple[str, str, str], Path]:
+    """The folder of each bundle, by target, precision and sizes."""
+    keys = [(t, p, _sizes_name(b)) for b in buckets for t in request.targets for p in request.precisions]
+    name = source.folder_name
+    if len(keys) == 1 and not keys[0][2]:
+        return {keys[0]: Path(output or f"{name}-{keys[0][0]}-{keys[0][1]}")}
+    return {key: Path(output or f"{name}-bundles") / "-".join(filter(None, key)) for key in keys}
+
+
+def _sizes_name(fixed: Sequence[Size]) -> str:
+    return "-".join(f"{size.name.replace('/', '_')}={size.low}" for size in fixed)
 
 
 def host_identity() -> dict[str, Any]:
@@ -208,30 +261,53 @@ def names_file(builder: Builder, artifact: Artifact) -> Path | None:
     return None
 
 
-def _one(
-    builder: Builder,
-    prover: Prover,
-    program: Program,
-    target: str,
-    precision: str,
-    threads: int,
-    allow_mismatch: bool,
-) -> tuple[Artifact, Proof]:
-    base = builder.convert(program, target)
-    artifact = builder.derive(program, base, precision)
-    settings = require(target).settings(precision, threads)
-    proof = prover.prove(artifact, [settings])[0]
-    if proof.error:
-        error = proof.error
-        error.asked, error.found = (
-            f"{program.name} for {target}, {precision}",
-            f"hop: runtime ({target}); {error.found}",
-        )
-        error.todo = error.todo or "nothing was packed; try another --target, or look at how the model was converted"
-        raise error
-    if not proof.ok and not allow_mismatch:
-        raise mismatch(builder, prover, program, artifact, base, proof)
-    return artifact, proof
+@dataclass(frozen=True)
+class _Exporter:
+    """Makes and proves the artifacts of one program."""
+
+    builder: Builder
+    prover: Prover
+    program: Program
+    threads: int
+    allow_mismatch: bool
+
+    def make(self, target: str, precision: str) -> _Made:
+        """The artifact of the first route whose proof holds.
+
+        Raises:
+            CheckFailed: no route's holds; the error tells of the first, which is the usual one.
+        """
+        lost: list[str] = []
+        first: CheckFailed | None = None
+        while True:
+            try:
+                base = self.builder.convert(self.program, target, lost)
+            except CannotDo:
+                if first is None:
+                    raise
+                raise first from None
+            artifact = self.builder.derive(self.program, base, precision)
+            proof = self._prove(artifact)
+            if proof.ok or (self.allow_mismatch and proof.outputs):
+                names = names_file(self.builder, artifact)
+                return _Made(artifact, proof, self.prover, self.program, names)
+            failed = mismatch(self.builder, self.prover, self.program, artifact, base, proof)
+            first = first or failed
+            # Only another conversion can mend what a conversion broke.
+            if "hop: conversion" not in failed.found or not base.route:
+                raise first
+            lost = [*base.lost, f"{route_label(base.route)}: {failed.found}"]
+
+    def _prove(self, artifact: Artifact) -> Proof:
+        settings = require(artifact.target).settings(artifact.precision, self.threads)
+        proof = self.prover.prove(artifact, [settings])[0]
+        if proof.error and proof.outputs is None:
+            error = proof.error
+            error.asked = f"{self.program.name} for {artifact.target}, {artifact.precision}"
+            error.found = f"hop: runtime ({artifact.target}); {error.found}"
+            error.todo = error.todo or "nothing was packed; try another --target, or look at how it was converted"
+            raise error
+        return proof
 
 
 def mismatch(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,8 @@ from . import quantize
 from .convert import Step, routes
 from .program import FILE, Program
 from .quantize import Recipe
-from .sources import Source
+from .sources import TORCH, Source
+from .sources.job import SKIPPED, Job
 
 if TYPE_CHECKING:
     from .data import Data
@@ -77,6 +80,7 @@ class Builder:
         folder: takes everything; what is whole there already isn't made again.
         limits: of each converter's process.
         say: takes one line about each step as it starts.
+        in_process: run the user's code in this process, for a debugger.
     """
 
     def __enter__(self) -> Builder:
@@ -85,8 +89,10 @@ class Builder:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __init__(self, folder: Path, limits: Limits = Limits(), say: Say | None = None) -> None:
-        self.folder, self.limits = folder, limits
+    def __init__(
+        self, folder: Path, limits: Limits = Limits(), say: Say | None = None, in_process: bool = False
+    ) -> None:
+        self.folder, self.limits, self.in_process = folder, limits, in_process
         self.say = say or (lambda text: None)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._early: dict[str, process.Running] = {}
@@ -113,68 +119,63 @@ class Builder:
             return Program.load(folder)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        paths = {use: str(path) for use, path in data.items()}
+        _need(source)
         with lease.shared(purpose="capturing a model", progress=self.say):
-            if source.kind == "torch":
-                return self._capture_torch(source, targets, folder, paths)
-            return self._capture_onnx(source, folder, paths)
+            self.say(f"{'capturing' if source.kind in TORCH else 'reading'} {source.path.name}")
+            self._capture(source, targets, folder, {use: str(path) for use, path in data.items()})
+        program = Program.load(folder)
+        if program.kind != "torch":
+            self.close()  # converters that were started for what would have been a torch module
+        return program
 
-    def _capture_torch(self, source: Source, targets: Sequence[str], folder: Path, data: dict[str, str]) -> Program:
-        first = {r[0].label: r[0] for name in targets for r in routes("torch", get(name).format)[:1] if r}
-        _need(source, ["torch"], "torch")
-        pt2 = folder / "model.pt2"
-        inside = [step for step in first.values() if step.in_capture and not step.missing()]
-        self.say(f"capturing {source.path.name}")
-        for step in first.values():
+    def _capture(self, source: Source, targets: Sequence[str], folder: Path, data: dict[str, str]) -> None:
+        pt2, log = folder / "model.pt2", self.folder / "log" / "capture"
+        first = _first_steps(targets) if source.kind in TORCH else []
+        for step in first:
             if step.early and not step.missing():
                 self._early[step.label] = self._start(step, pt2, self.product([step]))
-        log = self.folder / "log" / "capture"
+        inside = [step for step in first if step.in_capture and not step.missing()]
         then = [
-            {"function": s.function, "args": self._job(pt2, self.product([s])), "label": f"the conversion {s.label}"}
+            {"function": s.function, "args": self._job(pt2, self.product([s])), "label": s.label, "after": s.instead}
             for s in inside
         ]
-        args = {
-            "path": str(source.path),
-            "name": source.name,
-            "args": dict(source.args),
-            "folder": str(folder),
-            "data": data,
-            "then": then,
-        }
-        answer = process.call(
-            "seatrial.exporter.sources.torch_file:capture",
-            args,
-            workdir=log,
-            limits=self.limits,
-            label=f"the model {source.path}",
+        job = Job(
+            path=str(source.path),
+            name=source.name,
+            folder=str(folder),
+            args=source.args,
+            data=data,
+            inputs=str(source.inputs) if source.inputs else None,
+            shapes={name: list(shape) for name, shape in source.shapes.items()},
+            ranges={name: list(limits) for name, limits in source.ranges.items()},
+            free=list(source.free),
+            fixed=list(source.fixed),
+            function=source.function,
+            layout=source.layout,
+            embed=source.embed,
+            then=then,
         )
+        answer = self._read(source, job, log)
         for step, outcome in zip(inside, answer["steps"], strict=True):
-            self._settle(step, self.product([step]), outcome, log / "log.txt")
-        return Program.load(folder)
+            if outcome != SKIPPED:
+                self._settle(step, self.product([step]), outcome, log / "log.txt")
 
-    def _capture_onnx(self, source: Source, folder: Path, data: dict[str, str]) -> Program:
-        _need(source, ["onnx", "onnxruntime"], "onnxruntime")
-        self.say(f"reading {source.path.name}")
-        args = {
-            "path": str(source.path),
-            "name": source.name,
-            "folder": str(folder),
-            "data": data,
-            "inputs": str(source.inputs) if source.inputs else None,
-            "shapes": {k: list(v) for k, v in source.shapes.items()},
-            "ranges": {k: list(v) for k, v in source.ranges.items()},
-        }
-        process.call(
-            "seatrial.exporter.sources.onnx_file:capture",
-            args,
-            workdir=self.folder / "log" / "capture",
-            limits=self.limits,
-            label=f"the model {source.path}",
-        )
-        return Program.load(folder)
+    def _read(self, source: Source, job: Job, log: Path) -> dict[str, Any]:
+        if self.in_process:
+            module, _, name = source.how.reader.partition(":")
+            answer: dict[str, Any] = getattr(importlib.import_module(module), name)(job.to_dict())
+            return answer
+        args = {"job": job.to_dict()}
+        label = f"the model {source.text}"
+        return process.call(source.how.reader, args, workdir=log, limits=self.limits, label=label)
 
-    def convert(self, program: Program, target: str) -> Artifact:
+    def convert(self, program: Program, target: str, lost: Sequence[str] = ()) -> Artifact:
         """The fp32 artifact for a target, by the first route that works.
+
+        Args:
+            program: the source.
+            target: name of the target.
+            lost: routes that were tried before and whose artifact was wrong, each as ``ROUTE: reason``.
 
         Raises:
             Unsupported: a step of the only route is beyond its converter.
@@ -183,10 +184,12 @@ class Builder:
         """
         found = routes(program.kind, get(target).format)
         asked = f"{program.name} for {target}"
-        lost: list[str] = []
+        lost = list(lost)
         errors: list[SeatrialError] = []
         for route in found:
-            label = ", ".join(step.label for step in route) or "as it is"
+            label = route_label(step.label for step in route)
+            if any(text.startswith(f"{label}: ") for text in lost):
+                continue
             try:
                 path = self._follow(program, route)
             except SeatrialError as error:
@@ -194,8 +197,10 @@ class Builder:
                 errors.append(error)
                 continue
             return Artifact(target, path, Recipe("fp32"), [s.label for s in route], lost, files_id(model_files(path)))
-        if len(errors) == 1:
+        if len(errors) == len(lost) == 1:
             raise errors[0]
+        if not errors:
+            raise Unsupported(asked, "no other route is left", "choose another --target")
         todo = errors[-1].todo
         raise ConverterFailed(asked, "no route works: " + "; ".join(lost), todo, errors[-1].log)
 
@@ -260,8 +265,9 @@ class Builder:
 
     def product(self, steps: Sequence[Step]) -> Path:
         """Main file that a chain of converters writes."""
-        formats = [steps[0].source, *(step.target for step in steps)]
-        return self.folder / "converted" / "-".join(formats) / f"model{SUFFIXES.get(formats[-1], '.' + formats[-1])}"
+        last = steps[-1].target
+        folder = "_".join(step.key for step in steps)
+        return self.folder / "converted" / folder / f"model{SUFFIXES.get(last, '.' + last)}"
 
     @staticmethod
     def _part(out: Path) -> Path:
@@ -327,15 +333,34 @@ def _wrote_nothing(asked: str, out: Path) -> ConverterFailed:
 def _check_free(program: Program, step: Step) -> None:
     """What a step is known not to do, before minutes are spent."""
     free = [str(spec) for spec in program.inputs if spec.is_free]
-    if free and step.target == "tflite":
-        todo = "fix the size before exporting"
-        raise Unsupported(f"the conversion {step.label}", f"it can't keep the free dimension of {free[0]}", todo)
+    if free and step.fixed:
+        raise cant_free(f"the conversion {step.label}", free[0])
 
 
-def _need(source: Source, modules: Sequence[str], extra: str) -> None:
-    from importlib.util import find_spec
+def cant_free(asked: str, what: str) -> Unsupported:
+    """The error of a converter that needs every size, with the way out."""
+    todo = "make one bundle for each size: --bucket AXIS=SIZE,SIZE (as in --bucket ids.1=32,128)"
+    return Unsupported(asked, f"it can't keep the free dimension of {what}", todo)
 
-    for name in modules:
+
+def route_label(labels: Iterable[str]) -> str:
+    """A chain of converters in words."""
+    return ", ".join(labels) or "as it is"
+
+
+def _first_steps(targets: Sequence[str]) -> list[Step]:
+    """The converters that a torch module is given to first, for these targets, with those that stand in for them."""
+    found: dict[str, Step] = {}
+    for name in targets:
+        for i, route in enumerate(routes("torch", get(name).format)):
+            step = route[0]
+            if i == 0 or step.instead in found:
+                found[step.label] = step
+    return list(found.values())
+
+
+def _need(source: Source) -> None:
+    for name in source.how.needs:
         if find_spec(name) is None:
-            todo = f'pip install "seatrial[{extra}]"'
-            raise MissingPart(f"the model {source.path}", f"the module {name} is not installed", todo)
+            todo = f'pip install "seatrial[{source.how.extra}]"'
+            raise MissingPart(f"the model {source.text}", f"the module {name} is not installed", todo)

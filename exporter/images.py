@@ -38,6 +38,7 @@ class Preprocess:
         range: the values that black and white are scaled to, before mean and std.
         layout: ``NCHW`` or ``NHWC``.
         interpolation: ``bicubic`` or ``bilinear``.
+        dtype: ``float32``, or ``uint8`` for a graph that takes the pixels themselves.
     """
 
     size: tuple[int, int] | int
@@ -48,12 +49,14 @@ class Preprocess:
     range: tuple[float, float] = (0.0, 1.0)
     layout: str = "NCHW"
     interpolation: str = "bicubic"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("crop", ("center", "none")),
             ("layout", ("NCHW", "NHWC")),
             ("interpolation", ("bicubic", "bilinear")),
+            ("dtype", ("float32", "uint8")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
@@ -84,7 +87,7 @@ class Preprocess:
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
     def load(self, path: Path) -> ndarray:
-        """A picture file as an array of shape (1, 3, H, W) or (1, H, W, 3), float32.
+        """A picture file as an array of shape (1, 3, H, W) or (1, H, W, 3), of `dtype`.
 
         Raises:
             UsageError: the file is not a picture that Pillow reads.
@@ -104,7 +107,9 @@ class Preprocess:
         pixels = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         if self.layout == "NCHW":
             pixels = pixels.transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels[None], dtype=np.float32)
+        if self.dtype == "uint8":
+            pixels = pixels.round().clip(0, 255)
+        return np.ascontiguousarray(pixels[None], dtype=self.dtype)
 
     def _fit(self, picture: Any) -> Any:
         from PIL import Image

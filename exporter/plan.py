@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import MissingPart, UsageError
 from ..devices.facts import cpu_flags
 from ..targets import get
-from .api import PRECISIONS, listed
+from .api import PRECISIONS, listed, source_of
 from .convert import Step, routes
-from .sources import Source, detect
+from .sources import Source
 
 
 def plan(
@@ -25,10 +27,8 @@ def plan(
     Raises:
         UsageError: the model or a name is wrong; what is merely missing is a row.
     """
-    inputs = arguments.get("inputs")
-    source = detect(
-        model, arguments["args"], Path(inputs) if inputs else None, arguments["shapes"], arguments["ranges"]
-    )
+    reading = inspect.signature(source_of).parameters
+    source = source_of(model, **{key: value for key, value in arguments.items() if key in reading})
     precisions = listed(precision)
     for kind in precisions:
         if kind not in PRECISIONS:
@@ -44,14 +44,19 @@ def _rows(source: Source, name: str, precisions: Sequence[str], arguments: Mappi
         gaps.append(f"{missing.what}: {missing.todo}")
     able = target.precisions(cpu_flags())
     gaps += [f"{kind} can't run on this CPU" for kind in precisions if kind not in able]
-    if "int8" in precisions and not arguments.get("calibration"):
+    if "int8" in precisions and not arguments.get("calibration") and not source.may_calibrate:
         gaps.append("int8 needs --calibration")
-    found = routes(source.kind, target.format)
+    missing_parts = [name for name in source.how.needs if find_spec(name) is None]
+    if missing_parts:
+        gaps.append(f'reading it needs {missing_parts[0]}: pip install "seatrial[{source.how.extra}]"')
+    found = [route for start in source.how.formats for route in routes(start, target.format)]
     if not found:
         gaps.append(f"there is no route from {source.kind} to {target.format} yet")
     rows = []
     for route in found or [[]]:
         reasons = gaps + [part for step in route for part in _missing(step)]
+        if source.free and any(step.fixed for step in route):
+            reasons.append(f"it can't keep {source.free[0].name} free: use --bucket")
         label = " · ".join(step.label for step in route) or ("as it comes" if found else "none")
         rows.append({"target": name, "route": label, "usable": not reasons, "reason": "; ".join(reasons)})
     return rows

@@ -39,6 +39,12 @@ class Program:
         labels: class names of a declared classifier.
         preprocess: how photos become inputs.
         capture_db: SQNR of the captured graph against the source, in dB; None where nothing was captured.
+        capture_problems: what is wrong with its answers, in words.
+        sizes: lowest and highest size of each free dimension, by name, where the user gave them.
+        attached: names of files in the folder ``attached`` that travel with the bundle, such as a tokenizer's.
+        precision: what the captured graph computes in; another than fp32 for a file that was quantized before.
+        quanta: scale and zero point of each integer output that stands for real numbers, by name.
+        notes: what a reader of the report should know of the way here.
         tools: versions of what took part.
     """
 
@@ -56,6 +62,12 @@ class Program:
     labels: list[str] | None = None
     preprocess: Preprocess | None = None
     capture_db: float | None = None
+    capture_problems: list[str] = field(default_factory=list)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    attached: list[str] = field(default_factory=list)
+    precision: str = "fp32"
+    quanta: dict[str, list[float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
 
     def feeds(self, group: str) -> list[Feed]:

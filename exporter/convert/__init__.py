@@ -27,6 +27,9 @@ class Step:
         extra: the extra of ours that brings them.
         in_capture: whether it runs in the process that captured the model, which saves a second import of torch.
         early: whether it imports for seconds, so that it is started before its source is there.
+        by: who does it, where several can.
+        fixed: whether it can't keep a free dimension.
+        instead: label of the converter that this one runs after, where that one failed (both in the capture).
     """
 
     source: str
@@ -36,11 +39,19 @@ class Step:
     extra: str = ""
     in_capture: bool = False
     early: bool = False
+    by: str = ""
+    fixed: bool = False
+    instead: str = ""
 
     @property
     def label(self) -> str:
         """As reports name it."""
-        return f"{self.source} → {self.target}"
+        return f"{self.source} → {self.target}" + f" ({self.by})" * bool(self.by)
+
+    @property
+    def key(self) -> str:
+        """Name of the folder that its products lie in."""
+        return "-".join(part.replace(" ", "_") for part in (self.source, self.target, self.by) if part)
 
     def missing(self) -> list[str]:
         """Modules that are not installed."""
@@ -55,16 +66,9 @@ class Step:
 
 
 _HERE = "seatrial.exporter.convert"
+_TORCH_ONNX = ("torch", "onnx", "onnxscript")
+# In the order in which routes are tried: by their first step here.
 STEPS = [
-    Step(
-        "torch",
-        "onnx",
-        f"{_HERE}.torch_onnx:convert",
-        ("torch", "onnx", "onnxscript"),
-        "torch",
-        in_capture=True,
-    ),
-    Step("onnx", "openvino", f"{_HERE}.onnx_openvino:convert", ("openvino",), "openvino"),
     Step(
         "torch",
         "tflite",
@@ -72,7 +76,21 @@ STEPS = [
         ("torch", "litert_torch"),
         "litert-torch",
         early=True,
+        fixed=True,
     ),
+    Step("torch", "onnx", f"{_HERE}.torch_onnx:convert", _TORCH_ONNX, "torch", in_capture=True),
+    Step("torch", "openvino", f"{_HERE}.torch_openvino:convert", ("torch", "openvino"), "openvino"),
+    Step(
+        "torch",
+        "onnx",
+        f"{_HERE}.torch_onnx_older:convert",
+        _TORCH_ONNX,
+        "torch",
+        in_capture=True,
+        by="older exporter",
+        instead="torch → onnx",
+    ),
+    Step("onnx", "openvino", f"{_HERE}.onnx_openvino:convert", ("openvino",), "openvino"),
 ]
 
 
@@ -86,12 +104,14 @@ def _others() -> list[Step]:
 
 
 def routes(source: str, target: str) -> list[list[Step]]:
-    """All chains of at most two converters from one format to another, in the order of the table."""
+    """All chains of at most two converters from one format to another, in the order of the table's first steps."""
     if source == target:
         return [[]]
     steps = [*STEPS, *_others()]
-    found = [[step] for step in steps if (step.source, step.target) == (source, target)]
+    found = []
     for first in steps:
-        if first.source == source and first.target != target:
+        if first.source == source and first.target == target:
+            found.append([first])
+        elif first.source == source:
             found += [[first, last] for last in steps if (last.source, last.target) == (first.target, target)]
     return found

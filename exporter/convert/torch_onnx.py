@@ -8,7 +8,7 @@ from typing import Any
 
 from ..program import names
 from ..sources.onnx_file import store
-from ..sources.torch_file import captured
+from ..sources.torch_model import captured
 
 
 def convert(source: str, out: str, program: str) -> dict[str, Any]:

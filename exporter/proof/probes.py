@@ -15,20 +15,24 @@ if TYPE_CHECKING:
 
 SEEDS = 3
 CORNERS = (1, 2, 3)
-"""Sizes that a free dimension is tried with, besides that of the example."""
+"""Sizes that a free dimension without declared limits is tried with, besides that of the example."""
 
 Named = list[tuple[str, "Feed"]]
 
 
-def example_feed(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> Feed:
-    """Example inputs where the user gave shapes and ranges alone.
+def example_feed(
+    inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], limits: Mapping[str, Sequence[int]] = {}
+) -> Feed:
+    """Example inputs where the user gave shapes and ranges alone; a free dimension with limits takes the lowest.
 
     Raises:
         UsageError: a free dimension without a shape, or integers without a range.
     """
     feed: Feed = {}
     for spec in inputs:
-        shape = tuple(shapes.get(spec.name, spec.shape))
+        shape = tuple(
+            limits[a][0] if isinstance(a, str) and a in limits else a for a in shapes.get(spec.name, spec.shape)
+        )
         free = [axis for axis in shape if isinstance(axis, str)]
         if free:
             todo = f"give its shape, such as --shape {spec.name}={'x'.join('1' for _ in shape).replace('x', ',')}"
@@ -37,11 +41,16 @@ def example_feed(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int
     return feed
 
 
-def build(inputs: Sequence[TensorSpec], example: Feed, real: Sequence[Feed] = ()) -> tuple[Named, Named]:
+def build(
+    inputs: Sequence[TensorSpec],
+    example: Feed,
+    real: Sequence[Feed] = (),
+    limits: Mapping[str, Sequence[int]] = {},
+) -> tuple[Named, Named]:
     """Main samples and edge cases for a model with these inputs.
 
     Main: the example, noise of several seeds in the example's range, real samples. Edges: zeros, the extremes of the
-    range, and other sizes of each free dimension.
+    range, and the ends of each free dimension's `limits`, alone and all together.
     """
     main: Named = [("example", dict(example))]
     main += [(f"noise {seed}", _noise(inputs, example, seed + 1)) for seed in range(SEEDS)]
@@ -49,7 +58,7 @@ def build(inputs: Sequence[TensorSpec], example: Feed, real: Sequence[Feed] = ()
     edges: Named = []
     for name, value in (("zeros", 0.0), ("low", -1.0), ("high", 1.0)):
         edges.append((name, {spec.name: _constant(spec, example[spec.name], value) for spec in inputs}))
-    edges += _corners(inputs, example)
+    edges += _corners(inputs, example, limits)
     return main, edges
 
 
@@ -102,15 +111,21 @@ def _constant(spec: TensorSpec, like: ndarray, side: float) -> ndarray:
     return np.full(like.shape, value, dtype)
 
 
-def _corners(inputs: Sequence[TensorSpec], example: Feed) -> Named:
-    names = {a for spec in inputs for a in spec.shape if isinstance(a, str)}
-    corners: Named = []
-    for name in sorted(names):
-        for size in CORNERS:
-            feed: Feed = {}
-            for spec in inputs:
-                have = example[spec.name].shape
-                shape = tuple(size if a == name else h for a, h in zip(spec.shape, have, strict=True))
-                feed[spec.name] = _draw(spec, shape, size, example[spec.name])
-            corners.append((f"{name}={size}", feed))
-    return corners
+def _corners(inputs: Sequence[TensorSpec], example: Feed, limits: Mapping[str, Sequence[int]]) -> Named:
+    names = sorted({a for spec in inputs for a in spec.shape if isinstance(a, str)})
+    tried: list[dict[str, int]] = [{name: size} for name in names for size in limits.get(name, CORNERS)]
+    if len(names) > 1:
+        tried += [{name: limits.get(name, CORNERS)[end] for name in names} for end in (0, -1)]
+    return [
+        (",".join(f"{name}={size}" for name, size in corner.items()), _cornered(inputs, example, corner))
+        for corner in tried
+    ]
+
+
+def _cornered(inputs: Sequence[TensorSpec], example: Feed, corner: Mapping[str, int]) -> Feed:
+    feed: Feed = {}
+    for spec in inputs:
+        have = example[spec.name].shape
+        shape = tuple(corner.get(a, h) if isinstance(a, str) else h for a, h in zip(spec.shape, have, strict=True))
+        feed[spec.name] = _draw(spec, shape, sum(corner.values()), example[spec.name])
+    return feed

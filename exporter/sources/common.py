@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from ...core import samples
 from ...core.errors import UsageError
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
-from .. import data
+from .. import data, sizes
 from ..data import Data
 from ..images import Preprocess
 from ..proof import probes
+from .job import Job
 
 Run = Callable[[Feed], Feed]
 
@@ -42,6 +43,8 @@ def fill(
     example: Feed,
     preprocess: Preprocess | None,
     paths: Mapping[str, str],
+    limits: Mapping[str, Sequence[int]] = {},
+    own: Mapping[str, Data] = {},
 ) -> Answers:
     """Write all samples of a Program, with the reference's answers.
 
@@ -53,15 +56,17 @@ def fill(
         example: an example of each input.
         preprocess: how pictures become inputs.
         paths: the user's data by use: ``calibration``, ``evaluate``, ``confirm``.
+        limits: lowest and highest size of each free dimension.
+        own: data of the source's own, by use, for what `paths` doesn't name.
 
     Raises:
         UsageError: bad data, or two runs over one input that differ.
     """
-    groups = {use: data.load(Path(path), inputs, preprocess, use) for use, path in paths.items()}
+    groups = {**own, **{use: data.load(Path(path), inputs, preprocess, use) for use, path in paths.items()}}
     if "calibration" in groups:
         groups["calibration"], groups["held_out"] = split(groups["calibration"])
     real = [feed for use in ("held_out", "evaluate") if use in groups for feed in groups[use].feeds][:REAL_PROBES]
-    main, edges = probes.build(inputs, example, real)
+    main, edges = probes.build(inputs, example, real, limits)
     answers = [_twice(asked, run, name, feed) for name, feed in main]
     _save(folder, "main", [feed for _, feed in main], answers)
     kept = _edges(folder, run, edges)
@@ -116,3 +121,68 @@ def _edges(folder: Path, run: Run, edges: probes.Named) -> list[str]:
         feeds.append(feed)
     _save(folder, "edges", feeds, outputs)
     return kept
+
+
+def ranged(
+    specs: Sequence[TensorSpec], ranges: Mapping[str, Sequence[int]], asked: str = "the model"
+) -> list[TensorSpec]:
+    """The specs with the ranges of their integers.
+
+    Raises:
+        UsageError: a range for an input that there isn't.
+    """
+    _check_known("--range", ranges, specs, asked)
+    return [replace(s, low=ranges[s.name][0], high=ranges[s.name][1]) if s.name in ranges else s for s in specs]
+
+
+def shaped(specs: Sequence[TensorSpec], job: Job) -> list[TensorSpec]:
+    """The specs with the sizes that were asked for: free dimensions named, buckets fixed."""
+    _check_known("--shape", job.shapes, specs, job.asked)
+    return sizes.fixed(sizes.freed(specs, job.free), job.fixed)
+
+
+def fitted(example: Feed, specs: Sequence[TensorSpec], job: Job) -> Feed:
+    """The example in sizes that the specs allow: fixed ones as they are, free ones within their limits."""
+    wanted = []
+    for spec in specs:
+        shape = [
+            axis if isinstance(axis, int) else _within(have, job.limits.get(axis))
+            for axis, have in zip(spec.shape, example[spec.name].shape, strict=True)
+        ]
+        wanted.append(replace(spec, shape=tuple(shape)))
+    return sizes.resized(example, wanted)
+
+
+def _within(size: int, limits: Sequence[int] | None) -> int:
+    return min(max(size, limits[0]), limits[1]) if limits else size
+
+
+def example_from(path: Path, specs: Sequence[TensorSpec]) -> Feed:
+    """The example in the user's ``.npz``.
+
+    Raises:
+        UsageError: an input is missing, or doesn't fit.
+    """
+    asked = f"--inputs {path}"
+    arrays = samples.arrays(path, asked)
+    missing = [str(spec) for spec in specs if spec.name not in arrays]
+    if missing:
+        raise UsageError(asked, f"it has no {missing[0]}", f"it needs: {', '.join(map(str, specs))}")
+    return {spec.name: data.cast(arrays[spec.name], spec, asked) for spec in specs}
+
+
+def check_fit(run: Run, asked: str, example: Feed) -> None:
+    """Raise a `UsageError` where a model refuses its example."""
+    try:
+        run(example)
+    except Exception as error:
+        found = f"it refuses the example inputs: {str(error).splitlines()[0]}"
+        todo = "give ones that fit: --inputs FILE.npz, or --shape and --range"
+        raise UsageError(asked, found, todo) from error
+
+
+def _check_known(option: str, given: Mapping[str, object], specs: Sequence[TensorSpec], asked: str) -> None:
+    unknown = set(given) - {spec.name for spec in specs}
+    if unknown:
+        known = ", ".join(map(str, specs))
+        raise UsageError(f"{option} {min(unknown)}=...", f"{asked} has no such input", f"it has: {known}")

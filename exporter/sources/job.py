@@ -8,6 +8,9 @@ from typing import Any
 
 from ..sizes import Size
 
+SKIPPED = {"skipped": True}
+"""What a capture answers for a converter that it didn't run."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -24,6 +27,9 @@ class Job:
         ranges: low and high (exclusive), by integer input.
         free: dimensions that stay free.
         fixed: dimensions that are set to one size (a bucket).
+        function: of a ``.py``, the one that makes the model.
+        layout: ``nchw`` or ``nhwc`` for pictures at the boundary; empty for the source's own.
+        embed: whether preprocessing goes into the graph, which then takes pixels.
         then: converters of the same library family that run in the same process, as
             ``{"function": "module:name", "args": {...}, "label": "...", "after": label or ""}``; one with ``after``
             runs only where that other one failed.
@@ -39,12 +45,25 @@ class Job:
     ranges: Mapping[str, list[int]] = field(default_factory=dict)
     free: list[Size] = field(default_factory=list)
     fixed: list[Size] = field(default_factory=list)
+    function: str = "get_model"
+    layout: str = ""
+    embed: bool = False
     then: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def asked(self) -> str:
         """Opens error messages."""
         return f"the model {self.path}"
+
+    @property
+    def limits(self) -> dict[str, list[int]]:
+        """Lowest and highest size of each free dimension, by name."""
+        return {size.name: [size.low, size.high] for size in self.free}
+
+    @property
+    def sizes(self) -> list[dict[str, Any]]:
+        """All that was asked of dimensions, as JSON data."""
+        return [size.to_dict() for size in (*self.free, *self.fixed)]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""

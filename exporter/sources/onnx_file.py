@@ -2,71 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...core import samples
 from ...core.errors import MissingPart, Unsupported, UsageError
 from ...core.ids import content_id, file_sha256
-from ...core.samples import Feed
 from ...core.specs import TensorSpec
 from ...targets import require
-from ..data import cast
+from .. import sizes
 from ..program import Program
 from ..proof import probes
-from .common import fill
+from . import common
+from .job import Job
 
 
-def capture(
-    path: str,
-    name: str,
-    folder: str,
-    data: Mapping[str, str],
-    inputs: str | None,
-    shapes: Mapping[str, Sequence[int]],
-    ranges: Mapping[str, Sequence[int]],
-) -> dict[str, Any]:
-    """Make a Program of an ONNX file in `folder`.
-
-    Args:
-        path: the user's file.
-        name: what people call it.
-        folder: where the Program goes.
-        data: paths of the user's data, by use.
-        inputs: an ``.npz`` with one example of each input, or None.
-        shapes: the shape to try, by input.
-        ranges: low and high (exclusive), by integer input.
-    """
-    model = load(Path(path))
-    store(model, Path(folder) / "model.onnx")
+def capture(job: dict[str, Any]) -> dict[str, Any]:
+    """Make a Program of an ONNX file; its free dimensions stay free unless a bucket fixes them."""
+    asked = Job.from_dict(job)
+    if asked.layout or asked.embed:
+        todo = "leave it away; only a .py's torch module can be laid out anew"
+        raise Unsupported(asked.asked, "an ONNX graph's boundary is left as it is", todo)
+    path, folder = Path(asked.path), Path(asked.folder)
+    model = load(path)
+    store(model, folder / "model.onnx")
     target = require("onnxruntime")
-    session = _open(target, Path(folder) / "model.onnx", path)
-    specs = [_ranged(spec, ranges) for spec in session.inputs]
-    for given, option in ((shapes, "--shape"), (ranges, "--range")):
-        unknown = set(given) - {spec.name for spec in specs}
-        if unknown:
-            known = ", ".join(map(str, specs))
-            raise UsageError(f"{option} {min(unknown)}=...", f"{path} has no such input", f"it has: {known}")
-    example = _example(Path(inputs), specs) if inputs else probes.example_feed(specs, shapes)
-    _check_fit(session, path, example)
-    answers = fill(Path(folder), f"the model {path}", session.run, specs, example, None, data)
+    if asked.fixed:
+        session = _open(target, folder / "model.onnx", asked.path)
+        _fix(model, session.inputs, sizes.fixed(session.inputs, asked.fixed))
+        store(model, folder / "model.onnx")
+    session = _open(target, folder / "model.onnx", asked.path)
+    specs = common.shaped(common.ranged(session.inputs, asked.ranges, asked.path), asked)
+    limits = {**asked.limits}
+    given = common.example_from(Path(asked.inputs), specs) if asked.inputs else None
+    example = given or probes.example_feed(specs, asked.shapes, limits)
+    common.check_fit(session.run, asked.asked, example)
+    answers = common.fill(folder, asked.asked, session.run, specs, example, None, asked.data, limits)
     free = {spec.name: spec.shape for spec in session.outputs}
     Program(
-        folder=Path(folder),
-        name=name,
+        folder=folder,
+        name=asked.name,
         kind="onnx",
         model="model.onnx",
-        source_id=content_id([file_sha256(p) for p in (Path(path), *external_files(Path(path)))]),
+        source_id=content_id([[file_sha256(p) for p in (path, *external_files(path))], asked.sizes]),
         reference="ONNX Runtime with all optimisations off",
         inputs=specs,
         outputs=[TensorSpec(s.name, s.dtype, free.get(s.name, s.shape)) for s in answers.outputs],
         main=answers.main,
         edges=answers.edges,
         data=answers.data,
+        sizes=limits,
         tools={"onnxruntime": target.version()},
     ).save()
-    return {}
+    return {"steps": []}
+
+
+def _fix(model: Any, inputs: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> None:
+    """Give free dimensions their size, everywhere the graph names them."""
+    known = {
+        old: new
+        for had, have in zip(inputs, wanted, strict=True)
+        for old, new in zip(had.shape, have.shape, strict=True)
+        if old != new
+    }
+    shapes = {spec.name: spec.shape for spec in wanted}
+    del model.graph.value_info[:]  # inferred for other sizes
+    for port in (*model.graph.input, *model.graph.output):
+        for i, dim in enumerate(port.type.tensor_type.shape.dim):
+            size = shapes[port.name][i] if port.name in shapes else known.get(dim.dim_param)
+            if isinstance(size, int):
+                dim.dim_value = size
 
 
 def load(path: Path) -> Any:
@@ -185,28 +190,3 @@ def _open(target: Any, path: Path, source: str) -> Any:
     except Exception as error:
         first = str(error).splitlines()[0]
         raise Unsupported(f"the model {source}", f"ONNX Runtime can't load it: {first}") from error
-
-
-def _ranged(spec: TensorSpec, ranges: Mapping[str, Sequence[int]]) -> TensorSpec:
-    if spec.name not in ranges:
-        return spec
-    low, high = ranges[spec.name]
-    return TensorSpec(spec.name, spec.dtype, spec.shape, low, high)
-
-
-def _example(path: Path, specs: Sequence[TensorSpec]) -> Feed:
-    asked = f"--inputs {path}"
-    arrays = samples.arrays(path, asked)
-    missing = [str(spec) for spec in specs if spec.name not in arrays]
-    if missing:
-        raise UsageError(asked, f"it has no {missing[0]}", f"it needs: {', '.join(map(str, specs))}")
-    return {spec.name: cast(arrays[spec.name], spec, asked) for spec in specs}
-
-
-def _check_fit(session: Any, path: str, example: Feed) -> None:
-    try:
-        session.run(example)
-    except Exception as error:
-        found = f"it refuses the example inputs: {str(error).splitlines()[0]}"
-        todo = "give ones that fit: --inputs FILE.npz, or --shape and --range"
-        raise UsageError(f"the model {path}", found, todo) from error

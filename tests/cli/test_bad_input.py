@@ -45,8 +45,8 @@ def export(main, here: Path, monkeypatch: pytest.MonkeyPatch):
     [
         ("none.onnx", None, ["none.onnx", "no such file"]),
         ("none.py", None, ["none.py", "no such file"]),
-        ("model.txt", b"x", ["a file .txt", ".py, .onnx"]),
-        ("model", b"x", ["a file without a suffix", ".py, .onnx"]),
+        ("model.txt", b"x", ["a file .txt", ".py, .pt2, .onnx"]),
+        ("model", b"x", ["a file without a suffix", ".py, .pt2, .onnx"]),
         ("empty.onnx", b"", ["the file is empty"]),
         ("empty.py", b"", ["the file is empty"]),
         ("text.onnx", b"not a model\n" * 9, ["not a whole ONNX file"]),
@@ -83,21 +83,14 @@ def test_a_truncated_model_is_named_wherever_it_was_cut(export, here: Path):
 def test_every_cut_is_a_usage_error_or_named_as_unsupported(here: Path):
     from seatrial.core.errors import Unsupported, UsageError
     from seatrial.exporter.sources import onnx_file
+    from seatrial.exporter.sources.job import Job
 
     whole = (here / "good.onnx").read_bytes()
     for end in range(1, len(whole)):
         (here / "cut.onnx").write_bytes(whole[:end])
         (here / "program").mkdir(exist_ok=True)
         with pytest.raises((UsageError, Unsupported), match=r"cut\.onnx"):
-            onnx_file.capture(
-                path=str(here / "cut.onnx"),
-                name="cut",
-                folder=str(here / "program"),
-                data={},
-                inputs=None,
-                shapes={},
-                ranges={},
-            )
+            onnx_file.capture(Job(str(here / "cut.onnx"), "cut", str(here / "program")).to_dict())
 
 
 # External data
@@ -149,6 +142,7 @@ def test_external_data_beside_the_model_are_read(export, here: Path):
 def test_external_data_outside_the_models_folder_are_refused(here: Path, kind: str, where: str):
     from seatrial.core.errors import UsageError
     from seatrial.exporter.sources import onnx_file
+    from seatrial.exporter.sources.job import Job
 
     model, word = place_external(here, kind, where)
     with pytest.raises(UsageError) as caught:
@@ -272,7 +266,8 @@ DRIVER = """
 from pathlib import Path
 
 from seatrial.core.errors import SeatrialError
-from seatrial.exporter.sources.torch_file import capture
+from seatrial.exporter.sources.job import Job
+from seatrial.exporter.sources.python_file import capture
 
 
 def all_of(folder):
@@ -280,7 +275,7 @@ def all_of(folder):
     for model in sorted(Path(folder).glob("*/model.py")):
         (model.parent / "program").mkdir()
         try:
-            capture(path=str(model), name="model", args={}, folder=str(model.parent / "program"), data={})
+            capture(Job(str(model), "model", str(model.parent / "program")).to_dict())
             found[model.parent.name] = None
         except SeatrialError as error:
             found[model.parent.name] = {"text": str(error), "code": error.exit_code}
