@@ -99,18 +99,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `path` when the block ends well, and vanishes otherwise."""
     place = path.resolve()  # of a link, the folder that it names is replaced
     part = _beside(place, ".part")
-    old = part.with_suffix(".old")
     try:
         with writing(f"the output {path}"):
             part.mkdir(parents=True)
             yield part
-            if place.exists():
-                place.rename(old)
-            part.rename(place)
+            replace_folder(part, place, part.with_suffix(".old"))
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, place: Path, old: Path) -> None:
+    """Let a whole folder take its place; what was there is kept as `old` until that is done."""
+    try:
+        if place.exists():
+            place.rename(old)
+        part.rename(place)
     finally:
         if old.exists() and not place.exists():  # interrupted between the two
             old.rename(place)
-        shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

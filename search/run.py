@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..core.errors import CannotDo, NothingMeasured, NotWritten, SeatrialError, UsageError
 from ..core.ids import content_id, file_sha256
-from ..core.paths import check_free, whole_folder, writing
 from ..core.process import Limits
 from ..devices.engine import Arm, Plan, Sitting
 from ..devices.facts import cores_given, cpu_flags, host_facts
@@ -21,11 +19,13 @@ from ..devices.launches import Launch
 from ..devices.store import Store
 from ..exporter.api import PRECISIONS, check, check_program, listed
 from ..exporter.build import Artifact, Builder
+from ..exporter.program import FILE
 from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
 from ..exporter.sources import Source, detect
 from ..targets import require
 from . import race
 from .findings import Findings
+from .folder import how_anew, study_folder
 from .space import Candidate, candidates
 from .study import Study
 from .trials import Trial, Trials, feasible, relative
@@ -77,7 +77,7 @@ def search(
         shapes: shapes to try, by input of an ``.onnx``.
         ranges: low and high (exclusive), by integer input of an ``.onnx``.
         seed: of the order of measurements.
-        overwrite: replace a study of other arguments.
+        overwrite: begin anew, and replace what is there once the new study is whole.
         limits: time and memory of each converter.
         command: the command line, for the report.
         say: takes one line about each step as it starts.
@@ -97,12 +97,12 @@ def search(
     space = candidates(request.targets, wanted, counts, cpu_flags())
     folder = Path(output)
     key = _key(source, data, space, max_drop, seed)
-    _prepare(folder, key, overwrite)
-    with Running(folder, key, limits, say) as running:
+    with study_folder(folder, key, overwrite) as place, Running(place, key, limits, say) as running:
         running.make(source, request.targets, data, space, max_drop)
         running.race(seed)
         running.confirm(seed)
-        return running.finish(running.program.name, max_drop, command)
+        study = running.finish(running.program.name, max_drop, command)
+    return Study(folder, study.document)
 
 
 def _precisions(precision: str | Sequence[str] | None, calibrated: bool, targets: Sequence[str]) -> tuple[str, ...]:
@@ -146,31 +146,12 @@ def _beside(source: Source) -> list[list[Any]]:
     return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
-def _prepare(folder: Path, key: str, overwrite: bool) -> None:
-    """The study's folder: new, or one that this very search left behind."""
-    mark = folder / "work" / "key"
-    if mark.exists() and mark.read_text() == key:
-        return
-    if mark.exists() and not overwrite:
-        found = "it holds a search of other arguments, other files beside the model, another machine or runtime version"
-        todo = "give the same arguments to go on with it, another -o, or --overwrite"
-        raise UsageError(f"the output {folder}", found, todo)
-    if not mark.exists():
-        check_free(folder, overwrite or (folder.is_dir() and not any(folder.iterdir())))
-    empty = folder.is_dir() and not any(folder.iterdir())
-    with whole_folder(folder / "work" if empty else folder) as part:  # an empty one may be the working folder
-        work = part if empty else part / "work"
-        work.mkdir(exist_ok=True)
-        (work / "key").write_text(key)
-
-
 class Running:
     """A search under way; every step looks first at what the store has."""
 
     def __init__(self, folder: Path, key: str, limits: Limits, say: Say) -> None:
         self.folder, self.key, self.limits, self.say = folder, key, limits, say
         self.work = folder / "work"
-        self._lock = _locked(folder)
         for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):  # a kill while packing
             shutil.rmtree(left, ignore_errors=True)
         self.store = Store(folder / "facts.sqlite")
@@ -183,7 +164,6 @@ class Running:
     def __exit__(self, *exc: object) -> None:
         self.builder.close()
         self.store.close()
-        self._lock.close()
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -207,7 +187,10 @@ class Running:
     ) -> None:
         """Capture, convert, quantize and prove: one trial for each candidate."""
         with self._timed("capture"):
+            begun = (self.work / "program" / FILE).exists()
             self.program = self.builder.capture(source, targets, data)
+            if begun:
+                self._check_source(source)
         check_program(self.program)
         self.prover = Prover(self.program, self.work / "proof", max_drop, timeout_s=self.limits.timeout_s)
         self.trials.forget_failed()  # it may have lacked time, memory or a part that is there now
@@ -219,6 +202,19 @@ class Running:
             made = self._artifact(target, precision)
             for candidate in todo:
                 self.trials.add(self._prove(candidate, made))
+
+    def _check_source(self, source: Source) -> None:
+        """Load the model afresh: the search's key doesn't see code and weights that lie elsewhere."""
+        self.say(f"loading {source.path.name} to see whether it is the same")
+        again = self.work / "again"
+        shutil.rmtree(again, ignore_errors=True)  # of a kill
+        with Builder(again, self.limits) as builder:
+            found = builder.capture(source).source_id
+        shutil.rmtree(again)
+        if found != self.program.source_id:
+            words = f"{source.path.name} loads other code or weights than when this search began"
+            todo = f"{how_anew(self.folder)} to begin anew, or choose another -o"
+            raise UsageError(f"the output {self.folder}", words, todo)
 
     def _artifact(self, target: str, precision: str) -> Artifact | SeatrialError:
         try:
@@ -364,15 +360,3 @@ class Running:
 def _nothing(found: str, reasons: Mapping[str, str | None], todo: str) -> NothingMeasured:
     lines = [f"{found}:", *(f"{label}: {reason}" for label, reason in sorted(reasons.items()))]
     return NothingMeasured("the search", "\n         ".join(lines), todo)
-
-
-def _locked(folder: Path) -> IO[str]:
-    """A lock on the study's folder, which ends with this process."""
-    with writing(f"the output {folder}"):
-        file = (folder / "work" / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UsageError(f"the output {folder}", "another search is writing to it", "wait for its end") from None
-    return file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import importlib
 import itertools
 import json
 import os
@@ -27,6 +29,8 @@ from seatrial.search import race
 from seatrial.search.run import search
 from seatrial.search.study import Study
 from seatrial.search.trials import Trials
+
+run_module = importlib.import_module("seatrial.search.run")
 
 KILLS = {
     "quantizing for openvino": 1.0,
@@ -308,26 +312,147 @@ def test_another_runtime_version_is_another_search(study: Study, folder: Path, m
         search(**arguments(folder))
 
 
-def test_two_searches_never_share_a_folder(study: Study, folder: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_searches_never_share_a_folder(study: Study, folder: Path, overwrite: bool) -> None:
     with open(study.folder / "work" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="another search is writing to it"):
-            search(**arguments(folder))
+            search(**arguments(folder, overwrite=overwrite))
+    assert (study.folder / "best" / "manifest.json").exists()
 
 
 class Stop(Exception):
     """Raised by a test to end a search."""
 
 
-def test_overwrite_begins_anew(moved: Path, folder: Path) -> None:
-    def stop(text: str) -> None:
-        raise Stop(text)
+def until(word: str, said: list[str]) -> Callable[[str], None]:
+    """Keeps what a search says, and ends it when it says `word`."""
 
-    with pytest.raises(Stop, match="capturing"):
-        search(**arguments(folder, output=moved, seed=1, overwrite=True), say=stop)
-    assert sorted(p.name for p in moved.iterdir() if not p.name.startswith("facts.sqlite")) == ["work"]
-    with pytest.raises(UsageError, match="has not ended"):
-        Study.read(moved)
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith(word):
+            raise Stop(text)
+
+    return say
+
+
+def test_overwrite_of_the_very_same_search_begins_anew(moved: Path, folder: Path) -> None:
+    before = facts(moved)
+    with pytest.raises(Stop):
+        search(**arguments(folder, output=moved, overwrite=True), say=until("capturing", []))
+    assert facts(moved) == before
+    assert verify(moved / "best")["vectors"] == 3
+
+
+def test_overwrite_begins_anew_and_the_old_study_stays_until_the_new_one_is_whole(
+    moved: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "Plan", functools.partial(run_module.Plan, rounds=2, block_ms=2.0, warm_s=0.02))
+    monkeypatch.setattr(run_module, "CONFIRM_LAUNCHES", 3)
+    before, document = facts(moved), Study.read(moved).document
+    said: list[list[str]] = [[], [], []]
+    less = {"target": "onnxruntime", "precision": "fp32", "calibration": None, "confirm": None}
+    anew = arguments(folder, output=moved, overwrite=True, **less)
+    for lines, word in zip(said, ("proving", "packing"), strict=False):
+        with pytest.raises(Stop):
+            search(**anew, say=until(word, lines))
+        assert facts(moved) == before
+        assert Study.read(moved).document == document
+        assert verify(moved / "best")["vectors"] == 3
+    found = search(**anew, say=said[2].append)
+    assert said[0][0].startswith("capturing")
+    assert [line for line in said[1] + said[2] if line.startswith("capturing")] == []
+    assert [line for line in said[2] if line.startswith(("proving", "timing", "confirming"))] == []
+    assert [p.name for p in moved.parent.iterdir()] == ["moved"]
+    assert Study.read(moved) == found
+    assert {c["target"] for c in found.candidates} == {"onnxruntime"}
+    assert not (moved / "openvino").exists()
+    assert verify(moved / "best")["vectors"] == 3
+
+
+def test_an_old_study_that_a_kill_left_aside_is_put_back(moved: Path, folder: Path, runs: list[Ended]) -> None:
+    moved.rename(moved.with_name(".moved.seatrial-old"))
+    with pytest.raises(UsageError, match="other arguments"):
+        search(**arguments(folder, output=moved, seed=1))
+    assert facts(moved) == runs[-1].rows
+
+
+def test_the_working_folder_is_never_taken_away(moved: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(moved)
+    with pytest.raises(UsageError, match="working folder"):
+        search(**arguments(folder, output=".", overwrite=True))
+    assert (moved / "best" / "manifest.json").exists()
+
+
+LOADS = """
+
+import pathlib
+inner = get_model
+def get_model():
+    model = inner()
+    model.load_state_dict(torch.load(pathlib.Path(__file__).parent / "far" / "weights.pt", weights_only=True))
+    return model
+"""
+
+
+def test_weights_from_elsewhere_that_changed_are_another_search(folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    (tmp_path / "far").mkdir()
+    (tmp_path / "classifier.py").write_text((folder / "classifier.py").read_text() + LOADS)
+    weights = {"conv.weight": (8, 3, 3, 3), "conv.bias": (8,), "head.weight": (6, 8), "head.bias": (6,)}
+    fp32 = {"calibration": None, "precision": "fp32", "target": "onnxruntime"}
+    again = arguments(folder, model=tmp_path / "classifier.py", output=tmp_path / "out", **fp32)
+    steps = [(0, False, Stop), (0, False, Stop), (1, False, "add --overwrite"), (1, True, Stop), (0, True, "delete ")]
+    for seed, overwrite, wanted in steps:
+        torch.manual_seed(seed)
+        torch.save({name: torch.randn(shape) for name, shape in weights.items()}, tmp_path / "far" / "weights.pt")
+        with pytest.raises((Stop, UsageError)) as error:
+            search(**again, overwrite=overwrite, say=until("proving", []))
+        if isinstance(error.value, UsageError):
+            assert "other code or weights" in error.value.found
+            assert error.value.todo.startswith(str(wanted))
+        else:
+            assert wanted is Stop
+
+
+COMMAND = """
+import functools, sys
+import seatrial.cli, seatrial.search.run as run
+run.Plan = functools.partial(run.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
+run.CONFIRM_LAUNCHES = 3
+seatrial.cli.main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_at_any_point_leaves_what_the_same_command_goes_on_with(
+    tmp_path: Path, tiny_onnx: Callable[..., Path]
+) -> None:
+    tiny_onnx(tmp_path / "tiny.onnx")
+    words = ["search", "tiny.onnx", "--target", "onnxruntime", "--precision", "fp32", "--threads", "1", "-o", "out"]
+    before: dict[tuple[str, str], str] = {}
+    for word in ("reading", "proving", "timing, launch 1", "confirming", "packing best", None):
+        mark = f"seatrial-test-{os.getpid()}-{time.monotonic_ns()}"
+        env = {**os.environ, "SEATRIAL_TEST_MARK": mark}
+        argv = [sys.executable, "-P", "-c", COMMAND, *words]
+        child = subprocess.Popen(
+            argv, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        lines = []
+        assert child.stderr
+        for line in child.stderr:
+            lines.append(line.strip())
+            if word and f"] {word}" in line:
+                child.send_signal(signal.SIGINT)
+        assert child.wait(60) == (130 if word else 0), lines
+        assert not word or lines[-1] == "interrupted"
+        assert not any("Traceback" in line for line in lines)
+        assert orphans(mark) == []
+        after = facts(tmp_path / "out")
+        assert before.items() <= after.items(), word
+        assert not list((tmp_path / "out").glob(".*")), word
+        before = after
+    assert verify(tmp_path / "out" / "best")["vectors"] == 3
 
 
 def test_a_folder_of_somebody_else_is_never_replaced(tmp_path: Path, folder: Path) -> None:

@@ -1,0 +1,114 @@
+"""The study's folder: who may write to it, and how a new study takes the place of an old one."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ..core.errors import UsageError
+from ..core.paths import check_free, replace_folder, whole_folder, writing
+
+NEW, OLD = ".seatrial-new", ".seatrial-old"
+
+
+@contextmanager
+def study_folder(folder: Path, key: str, overwrite: bool) -> Iterator[Path]:
+    """Where a search of this key works, locked: the study's folder or, with `overwrite`, one beside it.
+
+    The one beside it takes the place of the other when the block ends well. Until then what was there stays as it is,
+    and the same call goes on in the one beside it.
+
+    Raises:
+        UsageError: it holds another search or something that isn't ours, or another search is writing to it.
+    """
+    _put_back(folder)
+    if overwrite:
+        with _anew(folder, key) as new:
+            yield new
+    else:
+        _begin(folder, key)
+        with _locked(folder, folder):
+            yield folder
+
+
+def how_anew(folder: Path) -> str:
+    """What to do to begin anew where a search works: with `overwrite` it goes on in the folder beside."""
+    return f"delete {folder}" if folder.name.endswith(NEW) else "add --overwrite"
+
+
+def _begin(folder: Path, key: str) -> None:
+    """A new folder with the key, or one that this very search left behind."""
+    mark = folder / "work" / "key"
+    if mark.exists():
+        if mark.read_text() == key:
+            return
+        found = "it holds a search of other arguments, other files beside the model, another machine or runtime version"
+        todo = "give the same arguments to go on with it, another -o, or --overwrite"
+        raise UsageError(f"the output {folder}", found, todo)
+    empty = folder.is_dir() and not any(folder.iterdir())  # it may be the working folder
+    check_free(folder, overwrite=empty)
+    with whole_folder(folder / "work" if empty else folder) as part:
+        work = part if empty else part / "work"
+        work.mkdir(exist_ok=True)
+        (work / "key").write_text(key)
+
+
+@contextmanager
+def _anew(folder: Path, key: str) -> Iterator[Path]:
+    place = folder.resolve()  # of a link, the folder that it names is replaced
+    if Path.cwd().is_relative_to(place):
+        found = "the working folder lies in it, and --overwrite replaces it"
+        raise UsageError(f"the output {folder}", found, "start the search in another folder, or choose another -o")
+    new = _beside(place, NEW)
+    with ExitStack() as stack:
+        begun = _lock_if_begun(stack, place, folder)
+        if not begun:
+            check_free(folder, overwrite=True)
+        with ExitStack() as briefly:
+            _lock_if_begun(briefly, new, folder)
+            if not (new / "work" / "key").exists() or (new / "work" / "key").read_text() != key:
+                shutil.rmtree(new, ignore_errors=True)
+        _begin(new, key)
+        with _locked(new, folder):
+            yield new
+        if not begun and not _lock_if_begun(stack, place, folder):  # it may have come while we worked
+            check_free(folder, overwrite=True)
+        with writing(f"the output {folder}"):
+            replace_folder(new, place, _beside(place, OLD))
+
+
+def _put_back(folder: Path) -> None:
+    """What was there, where a kill came in the very moment when a new study took its place."""
+    place = folder.resolve()
+    old = _beside(place, OLD)
+    if old.exists() and not place.exists():
+        old.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(place: Path, suffix: str) -> Path:
+    return place.with_name(f".{place.name}{suffix}")
+
+
+def _lock_if_begun(stack: ExitStack, folder: Path, output: Path) -> bool:
+    """Whether a search was ever begun there; if so, it is locked."""
+    begun = (folder / "work" / "key").exists()
+    if begun:
+        stack.enter_context(_locked(folder, output))
+    return begun
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    """A lock on a study's folder, which ends with this process, however that ends."""
+    with writing(f"the output {output}"):
+        file = (folder / "work" / "lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"the output {output}", "another search is writing to it", "wait for its end") from None
+        yield
