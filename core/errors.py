@@ -93,7 +93,6 @@ class ChildFailed(CannotDo):
 
     Args:
         kind: ``timeout``, ``oom``, ``signal`` or ``error``.
-        trace: the last lines of the user's own traceback, where there is one.
     """
 
     def __init__(
@@ -103,10 +102,9 @@ class ChildFailed(CannotDo):
         todo: str = "",
         log: str | None = None,
         kind: str = "error",
-        trace: str = "",
     ) -> None:
         super().__init__(asked, found, todo, log)
-        self.kind, self.trace = kind, trace
+        self.kind = kind
 
 
 class NotWritten(CannotDo):

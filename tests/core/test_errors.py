@@ -32,10 +32,10 @@ def test_an_error_survives_the_way_through_json(cls: type[errors.SeatrialError])
     assert str(again) == str(error)
 
 
-def test_a_failed_childs_kind_and_trace_survive():
-    again = errors.from_dict(errors.ChildFailed("a", "b", "c", "d", kind="oom", trace="line").to_dict())
+def test_a_failed_childs_kind_survives():
+    again = errors.from_dict(errors.ChildFailed("a", "b", "c", "d", kind="oom").to_dict())
     assert isinstance(again, errors.ChildFailed)
-    assert (again.kind, again.trace, again.exit_code) == ("oom", "line", 5)
+    assert (again.kind, again.exit_code) == ("oom", 5)
 
 
 def test_the_text_says_what_was_asked_found_and_to_do():
