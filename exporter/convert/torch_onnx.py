@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..onnx_text import store
 from ..program import names
-from ..sources.onnx_file import store
 from ..sources.torch_model import captured
 
 

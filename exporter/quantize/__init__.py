@@ -48,4 +48,4 @@ def function(target: str) -> str:
 def recipe(target: str, flags: Sequence[str], calibration_id: str, calibration_n: int) -> Recipe:
     """The default int8 recipe of a target for a CPU with these flags."""
     module = importlib.import_module(function(target).partition(":")[0])
-    return Recipe("int8", module.resolve({}, flags), calibration_id, calibration_n)
+    return Recipe("int8", module.resolve(flags), calibration_id, calibration_n)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import samples
 from ...core.errors import MissingPart, Unsupported, UsageError
+from ..onnx_text import strip
 from .options import checked, failed
 
 if TYPE_CHECKING:
@@ -49,21 +50,15 @@ _ATTENTION = ("LayerNormalization", "SkipLayerNormalization", "RMSNormalization"
 _MIN_OPSET = 13  # the first whose DequantizeLinear takes one scale a channel
 
 
-def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, str]:
-    """Decide every option that is missing or ``auto`` for a CPU with these flags.
-
-    Raises:
-        UsageError: an unknown option or value.
-    """
+def resolve(cpu_flags: Sequence[str]) -> dict[str, str]:
+    """Every option, decided for a CPU with these flags."""
     wide = any(flag in cpu_flags for flag in _WIDE)
     # arm has s8 x s8 kernels, x86 doesn't.
-    decided = {
+    return {
         "activations": "s8" if "asimd" in cpu_flags else "u8",
         "weights": "full" if wide else "paired",
         "ops": "fitting",
     }
-    given = {key: value for key, value in options.items() if value != "auto"}
-    return checked("onnxruntime", {**decided, **given}, OPTIONS)
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:
@@ -99,7 +94,8 @@ def quantize(model: str, calibration: str, out: str, options: dict[str, str]) ->
         except Exception as error:
             raise failed(asked, error) from error
     _free_outputs(made)
-    _strip(made)
+    strip(made)
+    _drop_unused_opsets(made)
     int8, other = _count(made)
     if not sum(int8.values()):
         raise Unsupported(asked, "no operation with constant weights was quantized", "export fp32 instead")
@@ -265,18 +261,7 @@ def _free_outputs(model: onnx.ModelProto) -> None:
         graph.initializer.remove(tensor)
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Clear every text and every metadata entry: exporters write paths and source lines into them."""
-    todo: list[Any] = [model]
-    while todo:
-        message = todo.pop()
-        names = {field.name for field in message.DESCRIPTOR.fields}
-        for name in {"doc_string", "metadata_props"} & names:
-            message.ClearField(name)
-        for field, value in message.ListFields():
-            if field.type == field.TYPE_MESSAGE:
-                # upb's repeated fields are no lists; a message has a DESCRIPTOR, they don't.
-                todo += [value] if hasattr(value, "DESCRIPTOR") else list(value)
+def _drop_unused_opsets(model: onnx.ModelProto) -> None:
     domains = {node.domain for node in model.graph.node} | {"", "ai.onnx"}
     if not model.functions:
         for entry in [entry for entry in model.opset_import if entry.domain not in domains]:

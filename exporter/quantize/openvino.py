@@ -21,7 +21,7 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,16 +63,10 @@ _MOVING = (
 _SKIPPED = ("Parameter", "Result", "Constant", "Convert", "FakeQuantize")
 
 
-def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, str]:
-    """Decide every option that is missing or ``auto`` for a CPU with these flags.
-
-    Raises:
-        UsageError: an unknown option or value.
-    """
+def resolve(cpu_flags: Sequence[str]) -> dict[str, str]:
+    """Every option, decided for a CPU with these flags."""
     wide = any(flag in cpu_flags for flag in _WIDE)
-    decided = {"weights": "full" if wide else "half", "ops": "fitting"}
-    given = {key: value for key, value in options.items() if value != "auto"}
-    return checked("openvino", {**decided, **given}, OPTIONS)
+    return {"weights": "full" if wide else "half", "ops": "fitting"}
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:

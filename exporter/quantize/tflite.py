@@ -36,14 +36,9 @@ _LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED
 _ATTENTION = ("BATCH_MATMUL", "SQUARED_DIFFERENCE", "STABLEHLO_COMPOSITE")
 
 
-def resolve(options: Mapping[str, str], cpu_flags: Sequence[str]) -> dict[str, str]:
-    """Decide every option that is missing or ``auto``; none of them depends on the CPU so far.
-
-    Raises:
-        UsageError: an unknown option or value.
-    """
-    given = {key: value for key, value in options.items() if value != "auto"}
-    return checked("tflite", {"ops": "fitting", **given}, OPTIONS)
+def resolve(cpu_flags: Sequence[str]) -> dict[str, str]:
+    """Every option, decided for a CPU with these flags; none of them depends on it so far."""
+    return {"ops": "fitting"}
 
 
 def quantize(model: str, calibration: str, out: str, options: dict[str, str]) -> dict[str, Any]:

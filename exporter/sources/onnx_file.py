@@ -11,6 +11,7 @@ from ...core.ids import content_id, file_sha256
 from ...core.specs import TensorSpec
 from ...targets import require
 from .. import sizes
+from ..onnx_text import store
 from ..program import Program
 from ..proof import probes
 from . import common
@@ -141,47 +142,6 @@ def check_external(asked: str, folder: Path, name: str) -> None:
             raise UsageError(asked, f"its external data {name!r} are a link", todo)
     if not step.is_file():
         raise UsageError(asked, f"its external data {name!r} are missing", "put the file beside the model")
-
-
-def store(model: Any, path: Path) -> None:
-    """Write a model without anything that tells of its maker's machine: no metadata, no doc strings."""
-    import onnx
-
-    strip(model)
-    limit = 1_800_000_000  # protobuf ends at 2 GiB
-    if model.ByteSize() > limit:
-        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
-    else:
-        onnx.save(model, str(path))
-
-
-def strip(model: Any) -> None:
-    """Clear metadata and doc strings of a model and everything in it."""
-    model.doc_string = ""
-    del model.metadata_props[:]
-    for function in model.functions:
-        _strip_nodes(function)
-    _strip_graph(model.graph)
-
-
-def _strip_graph(graph: Any) -> None:
-    graph.doc_string = ""
-    del graph.metadata_props[:]
-    for thing in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        thing.doc_string = ""
-        del thing.metadata_props[:]
-    _strip_nodes(graph)
-
-
-def _strip_nodes(owner: Any) -> None:
-    owner.doc_string = ""
-    for node in owner.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                if graph.node:
-                    _strip_graph(graph)
 
 
 def _open(target: Any, path: Path, source: str) -> Any:

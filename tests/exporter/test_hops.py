@@ -102,7 +102,7 @@ def test_a_wrong_quantization_is_blamed_on_the_quantizer(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "broken"))
     monkeypatch.setattr(quantize, "function", lambda target: "broken_converters:quantize")
-    options = onnxruntime.resolve({}, cpu_flags())
+    options = onnxruntime.resolve(cpu_flags())
     monkeypatch.setattr(quantize, "recipe", lambda *a: quantize.Recipe("int8", options, a[2], a[3]))
     np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).standard_normal((24, 3, 16, 16), np.float32))
     with pytest.raises(CheckFailed, match="hop: quantization"):

@@ -522,7 +522,7 @@ def test_a_recipe_is_that_of_the_search_not_of_this_cpu(
     chosen = next(c["id"] for c in found.candidates if (c["target"], c["precision"]) == ("openvino", "int8"))
     here = found.pack(chosen, tmp_path / "here").manifest["recipe"]
     assert here["options"]
-    monkeypatch.setattr("seatrial.exporter.quantize.openvino.resolve", lambda options, flags: {"other": "CPU"})
+    monkeypatch.setattr("seatrial.exporter.quantize.openvino.resolve", lambda flags: {"other": "CPU"})
     assert found.pack(chosen, tmp_path / "there").manifest["recipe"] == here
 
 
