@@ -78,6 +78,8 @@ def command(
 
 
 def _show(made: list[Any]) -> None:
+    from ..exporter.report import unverified
+
     rows = []
     for one in made:
         proof, parity = one.proof, one.proof.parity
@@ -100,8 +102,10 @@ def _show(made: list[Any]) -> None:
     for one in made:
         if one.proof.accuracy:
             click.echo(f"{one.bundle.path}: {one.proof.accuracy.note}")
-        elif one.bundle.precision == "int8":
-            click.echo(f"{one.bundle.path}: accuracy not verified: no labelled data given")
+        elif one.bundle.precision == "int8" or "evaluate" in one.bundle.manifest["data"]:
+            click.echo(f"{one.bundle.path}: {unverified(one.bundle.manifest)}")
+        for lost in one.bundle.manifest["lost"]:
+            click.echo(f"{one.bundle.path}: tried before, and lost: {lost}")
         for problem in one.proof.problems:
             click.echo(f"{one.bundle.path}: MISMATCH, packed because it was allowed: {problem}")
     click.echo(f"Proven on {host['cpu']}; on another machine run the bundle's selftest.py.")

@@ -15,7 +15,7 @@ from ..core.paths import check_free, check_readable, writing
 from ..core.process import Limits
 from ..devices.facts import host_facts
 from ..targets import require
-from . import sizes
+from . import quantize, sizes
 from .build import Artifact, Builder, cant_free, route_label
 from .convert import STEPS, routes
 from .pack import pack
@@ -196,6 +196,9 @@ def check(
     if "int8" in precisions and "calibration" not in data and not source.may_calibrate:
         todo = "add --calibration DIR (pictures) or FILE.npz; seatrial never calibrates on random data"
         raise UsageError("int8", "no calibration data given", todo)
+    if "int8" in precisions:
+        for name in targets:
+            quantize.need(name)
     for use, path in data.items():
         check_readable(path, f"{use} data {path}")
     return Request(source, targets, precisions, dict(data))
@@ -216,9 +219,11 @@ def check_program(program: Program) -> None:
     """Hold the capture against the source: what is degenerate or wrong here can't be proven later.
 
     Raises:
+        UsageError: class names that no output has the width of.
         CheckFailed: the outputs prove nothing, or the captured graph answers otherwise than the source.
     """
     asked = f"the model {program.name}"
+    _check_labels(program)
     problems = parity.degenerate(program.reference_outputs("main"))
     if problems:
         todo = "give real samples, or weights that answer something"
@@ -228,6 +233,15 @@ def check_program(program: Program) -> None:
         text = "" if program.capture_db is None else f" at {program.capture_db:.1f} dB, needed {bar:g}"
         found = f"hop: capture; torch.export's graph answers otherwise{text}: {program.capture_problems[0]}"
         raise CheckFailed(asked, found, "look for state or branches that the capture froze")
+
+
+def _check_labels(program: Program) -> None:
+    if program.labels is None or program.classes:
+        return
+    widths = ", ".join(f"{spec.name} has {spec.shape[-1] if spec.shape else 1}" for spec in program.outputs)
+    found = f"it gives {len(program.labels)} names, and no output has as many classes: {widths}"
+    todo = "give one name for each class, in the order of the output, or leave get_labels() away"
+    raise UsageError(f"get_labels() of {program.name}", found, todo)
 
 
 def out_folders(

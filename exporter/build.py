@@ -18,7 +18,7 @@ from ..core.process import Limits
 from ..devices import lease
 from ..devices.facts import cpu_flags
 from ..targets import get
-from . import quantize
+from . import quantize, tools
 from .convert import Step, routes
 from .program import FILE, Program
 from .quantize import Recipe
@@ -56,6 +56,11 @@ class Artifact:
     def precision(self) -> str:
         """Precision of the recipe."""
         return self.recipe.precision
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """Versions of the converters and the quantizer that made it."""
+        return tools.read(self.path)
 
     @property
     def files(self) -> list[Path]:
@@ -158,7 +163,7 @@ class Builder:
         answer = self._read(source, job, log)
         for step, outcome in zip(inside, answer["steps"], strict=True):
             if outcome != SKIPPED:
-                self._settle(step, self.product([step]), outcome, log / "log.txt")
+                self._settle(step, self.product([step]), outcome, log / "log.txt", pt2)
 
     def _read(self, source: Source, job: Job, log: Path) -> dict[str, Any]:
         if self.in_process:
@@ -226,9 +231,9 @@ class Builder:
             try:
                 running.result()
             except SeatrialError as error:
-                self._settle(step, out, error.to_dict(), running.child.log)
+                self._settle(step, out, error.to_dict(), running.child.log, source)
             else:
-                self._settle(step, out, None, running.child.log)
+                self._settle(step, out, None, running.child.log, source)
 
     def _start(self, step: Step, source: Path, out: Path) -> process.Running:
         return process.start(
@@ -249,7 +254,7 @@ class Builder:
             "program": str(self.folder / "program" / FILE),
         }
 
-    def _settle(self, step: Step, out: Path, error: dict[str, Any] | None, log: Path) -> None:
+    def _settle(self, step: Step, out: Path, error: dict[str, Any] | None, log: Path, source: Path) -> None:
         """Let a converter's folder appear whole, or leave its error there."""
         part = self._part(out).parent
         shutil.rmtree(out.parent, ignore_errors=True)
@@ -261,6 +266,7 @@ class Builder:
             out.parent.mkdir(parents=True)
             (out.parent / "error.json").write_text(json.dumps(error))
             return
+        tools.write(part, step.needs, source)
         part.rename(out.parent)
 
     def product(self, steps: Sequence[Step]) -> Path:
@@ -277,9 +283,11 @@ class Builder:
         """The int8 artifact of an fp32 one, by the target's own quantizer."""
         recipe = quantize.recipe(base.target, flags, calibration.id, len(calibration))
         out = self.folder / "quantized" / f"{base.target}-int8" / base.path.name
-        if not out.exists():
+        held = out.parent / quantize.HELD
+        if not held.exists():
             self.say(f"quantizing for {base.target}")
             self._quantize(base, recipe, calibration, out)
+        recipe = recipe.held(json.loads(held.read_text()))
         return Artifact(base.target, out, recipe, [*base.route, "int8"], base.lost, files_id(model_files(out)))
 
     def _quantize(self, base: Artifact, recipe: Recipe, calibration: Data, out: Path) -> None:
@@ -296,7 +304,7 @@ class Builder:
             "options": recipe.options,
         }
         with lease.shared(purpose="a quantization", progress=self.say):
-            process.call(
+            answer = process.call(
                 quantize.function(base.target),
                 args,
                 workdir=self.folder / "log" / f"{base.target}-int8",
@@ -305,6 +313,8 @@ class Builder:
             )
         if not part.exists():
             raise _wrote_nothing(f"the quantization for {base.target}", out)
+        (part.parent / quantize.HELD).write_text(json.dumps(answer))
+        tools.write(part.parent, quantize.needs(base.target), base.path)
         shutil.rmtree(out.parent, ignore_errors=True)
         part.parent.rename(out.parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .build import Artifact
 from .program import Program
 from .proof import parity
 from .report import report
+from .tools import versions
 
 GOLDEN = 3
 GOLDEN_DB = {"int8": 20.0}
@@ -105,8 +107,14 @@ def _manifest(
         "size_bytes": artifact.size_bytes,
         "source": {"kind": program.kind, "id": program.source_id, "reference": program.reference},
         "route": artifact.route,
+        "lost": [_without_folders(text) for text in artifact.lost],
         "recipe": artifact.recipe.to_dict(),
-        "tools": {**program.tools, artifact.target: runtime or target.version()},
+        "tools": {
+            **program.tools,
+            **artifact.tools,
+            **versions(["seatrial"]),
+            artifact.target: runtime or target.version(),
+        },
         "inputs": [spec.to_dict() for spec in program.inputs],
         "outputs": [spec.to_dict() for spec in program.outputs],
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,
@@ -120,10 +128,18 @@ def _manifest(
         },
         "proof": proof,
         "proven_on": host,
-        "data": {use: {k: facts[k] for k in ("name", "id", "n")} for use, facts in program.data.items()},
+        "data": {
+            use: {**{k: facts[k] for k in ("name", "id", "n")}, "labelled": bool(facts.get("labels"))}
+            for use, facts in program.data.items()
+        },
         "allow_mismatch": allow_mismatch,
         "licence": None,
     }
+
+
+def _without_folders(text: str) -> str:
+    """The first line of a reason, with files by their names alone: a bundle tells nothing of where it was made."""
+    return re.sub(r"(?:/[^/\s'\"]+)+/", "", text.partition("\n")[0])
 
 
 def _script(name: str, target: str, settings: dict[str, Any]) -> str:

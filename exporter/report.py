@@ -17,6 +17,7 @@ def report(manifest: dict[str, Any]) -> str:
         f"{manifest['tools'][manifest['target']]}. On another machine run `python selftest.py`.",
         f"- Reference: {manifest['source']['reference']}.",
         f"- Route: {', '.join(manifest['route']) or 'the file as it came'}.",
+        *(f"- Tried before, and lost: {text}." for text in manifest["lost"]),
         f"- Settings: {_pairs(proof['settings'])}. What ran: {proof['placement'].get('precision', '?')} on "
         f"{_pairs(proof['placement'].get('where', {}))}.",
         f"- Model: {manifest['model']}, {manifest['size_bytes'] / 1e6:.2f} MB.",
@@ -24,9 +25,11 @@ def report(manifest: dict[str, Any]) -> str:
     if recipe["calibration_id"]:
         source = f"{recipe['calibration_n']} samples ({recipe['calibration_id']})"
         lines.append(f"- Calibrated on {source}: {_pairs(recipe['options'])}.")
+        kinds = ", ".join(f"{kind}: {_pairs(ops)}" for kind, ops in recipe["operations"].items())
+        lines.append(f"- Operations by what they compute in: {kinds or 'not known'}.")
         if manifest["data"]["held_out"]["n"] == recipe["calibration_n"]:
             lines.append("- Judged on the very samples that calibrated it: they were too few to hold any out.")
-    lines += [accuracy_line(manifest["precision"], proof["accuracy"]), ""]
+    lines += [_accuracy_line(manifest), ""]
     return "\n".join(lines + _tables(proof)) + "\n"
 
 
@@ -38,10 +41,24 @@ def failure(name: str, target: str, precision: str, proof: dict[str, Any], hop: 
     return "\n".join(lines + _tables(proof)) + "\n"
 
 
-def accuracy_line(precision: str, accuracy: dict[str, Any] | None) -> str:
-    """What is known of accuracy, in honest words."""
-    if accuracy is None:
-        return "- Accuracy not verified: no labelled data given."
+def unverified(manifest: dict[str, Any]) -> str:
+    """Why nothing is known of accuracy; empty where it was judged."""
+    if manifest["proof"]["accuracy"]:
+        return ""
+    given = manifest["data"].get("evaluate")
+    if not given:
+        return "accuracy not verified: no labelled data given"
+    if not given["labelled"]:
+        return f"accuracy not verified: the {given['n']} samples to evaluate on have no labels"
+    found = f"accuracy not verified: {given['n']} labelled samples were given, but the model declares no classes"
+    return f"{found} (a .py does, by get_labels())"
+
+
+def _accuracy_line(manifest: dict[str, Any]) -> str:
+    why = unverified(manifest)
+    if why:
+        return f"- {why[0].upper()}{why[1:]}."
+    accuracy = manifest["proof"]["accuracy"]
     text = (
         f"- Accuracy: top-1 {accuracy['found']:.1%} of {accuracy['n']}, reference {accuracy['reference']:.1%}; "
         f"allowed drop {accuracy['max_drop']:g}"
@@ -87,6 +104,7 @@ def _tables(proof: dict[str, Any]) -> list[str]:
 
 def _row(out: dict[str, Any]) -> str:
     sqnr, worst = ("" if out[key] is None else f"{out[key]:.1f}" for key in ("sqnr_db", "worst_db"))
+    far = ("" if out[key] is None else f"{out[key]:.3g}" for key in ("max_abs", "max_rel"))
     cosine = "" if out["cosine"] is None else f"{out['cosine']:.8f}"
-    numbers = (sqnr, worst, f"{out['max_abs']:.3g}", f"{out['max_rel']:.3g}", cosine, f"{out['exact']:.2%}")
+    numbers = (sqnr, worst, *far, cosine, f"{out['exact']:.2%}")
     return f"| {' | '.join((out['name'], *numbers, out['worst']))} |"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.specs import TensorSpec
+from ..onnx_text import store
 from ..program import Program
-from ..sources.onnx_file import store
 from ..sources.torch_model import original
 
 OPSET = 18

@@ -31,14 +31,15 @@ CEILING_DB = 300.0
 class OutputParity:
     """One output over all samples of a group: `sqnr_db` of all together, `worst_db` of the sample named `worst`.
 
-    Both are None for integers. `exact` is the share of equal numbers, `problem` what makes a comparison impossible.
+    Both are None for integers. `exact` is the share of equal numbers, `problem` what makes a comparison impossible,
+    and then all numbers are None.
     """
 
     name: str
     sqnr_db: float | None
     worst_db: float | None
-    max_abs: float
-    max_rel: float
+    max_abs: float | None
+    max_rel: float | None
     cosine: float | None
     exact: float
     worst: str
@@ -159,7 +160,7 @@ def _output(
         a, b = want[name], have.get(name)
         problem = _unfit(a, b)
         if b is None or problem:
-            return OutputParity(name, None, None, math.inf, math.inf, None, 0.0, sample, problem)
+            return OutputParity(name, None, None, None, None, None, 0.0, sample, problem)
         scale = max(power, _power([a])) if edge else power
         seen.append(_one(sample, a, b, scale))
     return _together(name, power, seen)

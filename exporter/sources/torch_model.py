@@ -181,7 +181,7 @@ def _store(start: _Start, exported: Any) -> dict[str, Any]:
 def _traced(start: _Start, error: Unsupported) -> dict[str, Any]:
     """The way without torch.export: an ONNX file by torch's older exporter becomes the Program."""
     from ..convert.torch_onnx_older import trace
-    from .onnx_file import store
+    from ..onnx_text import store
 
     names = [spec.name for spec in start.specs]
     import torch
