@@ -1,4 +1,4 @@
-"""`seatrial doctor`: what can be used here, and what to type for the rest."""
+"""`seatrial doctor`: what can be used here, what is known to break, and what to type for the rest."""
 
 from __future__ import annotations
 
@@ -6,47 +6,79 @@ import json
 import platform
 import sys
 from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
 
 from . import ui
 
-LIBRARIES = {
-    "torch": "torch",
-    "onnx": "torch",
-    "onnxscript": "torch",
-    "litert-torch": "litert-torch",
-    "nncf": "openvino",
-    "ai-edge-quantizer": "tflite",
-    "timm": "timm",
-}
-"""Libraries that converters need → the extra of ours that brings them."""
-
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-def command(as_json: bool) -> None:
-    """Say which runtimes and converters are here, what this machine is, and what to type for what is missing."""
-    from ..devices.facts import host_facts
+def command(as_json: bool) -> int:
+    """Say which runtimes, sources and converters can be used here, which versions are known to break, what to type.
 
-    facts: dict[str, Any] = {"host": host_facts(), "targets": _targets(), "libraries": _libraries()}
+    Exits 1 where a combination of versions is known to be broken; what is merely missing is no failure.
+    """
+    facts = _facts()
+    broken = any(problem["level"] == "broken" for problem in facts["problems"])
     if as_json:
         click.echo(json.dumps(facts))
-        return
+    else:
+        _show(facts)
+    return int(broken)
+
+
+def _facts() -> dict[str, Any]:
+    from ..devices.environments import statuses
+    from ..devices.facts import host_facts
+    from . import versions
+
+    found = versions.installed()
+    return {
+        "host": host_facts(),
+        "accelerators": _accelerators(),
+        "targets": _targets(),
+        "sources": _sources(),
+        "converters": _converters(),
+        "environments": [status.to_dict() for status in statuses()],
+        "problems": [*versions.known_bad(found), *versions.conflicts(found)],
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
     host = facts["host"]["identity"]
     click.echo(f"seatrial {metadata.version('seatrial')}, Python {platform.python_version()}, {sys.executable}")
     click.echo(f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['os']} {host['machine']}")
-    click.echo(f"vector instructions: {', '.join(host['flags']) or 'none known'}\n")
-    ui.table(
+    click.echo(f"vector instructions: {', '.join(host['flags']) or 'none known'}")
+    click.echo(f"accelerators: {', '.join(facts['accelerators']) or 'none seen'}")
+    _table(
         ("target", "version", "precisions here", "to do"),
-        [[t["name"], t["version"] or "-", ", ".join(t["precisions"]), t["todo"]] for t in facts["targets"]],
+        [[t["name"], t["version"] or "-", ", ".join(t["precisions"]) or "-", t["todo"]] for t in facts["targets"]],
     )
+    for title in ("source", "converter"):
+        rows = [[row["name"], "yes" if row["usable"] else "no", row["todo"]] for row in facts[f"{title}s"]]
+        _table((title, "usable", "to do"), rows)
+    _table(
+        ("environment", "state", "MB on disk", "to do"),
+        [[e["name"], e["state"], str(e["disk_mb"]), e["todo"]] for e in facts["environments"]],
+    )
+    if not facts["problems"]:
+        click.echo("\nno version here is known to break anything")
+    for problem in facts["problems"]:
+        click.echo(
+            f"\n{'BROKEN' if problem['level'] == 'broken' else 'careful'}: {problem['found']}: {problem['what']}"
+        )
+        click.echo(f"  to do: {problem['todo']}\n  source: {' '.join(problem['source'])}")
+
+
+def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    from rich.markup import escape
+
     click.echo()
-    ui.table(
-        ("library", "version", "to do"),
-        [[p["name"], p["version"] or "-", p["todo"]] for p in facts["libraries"]],
-    )
+    ui.table(columns, [[escape(cell) for cell in row] for row in rows])
 
 
 def _targets() -> list[dict[str, Any]]:
@@ -63,11 +95,25 @@ def _targets() -> list[dict[str, Any]]:
     return found
 
 
-def _libraries() -> list[dict[str, Any]]:
-    from ..targets.base import version_of
+def _sources() -> list[dict[str, Any]]:
+    from ..exporter.sources import KINDS
 
-    rows = []
-    for name, extra in LIBRARIES.items():
-        version = version_of(name)
-        rows.append({"name": name, "version": version, "todo": "" if version else f'pip install "seatrial[{extra}]"'})
-    return rows
+    return [_row(name, kind.needs, kind.extra) for name, kind in KINDS.items()]
+
+
+def _converters() -> list[dict[str, Any]]:
+    from ..exporter.convert import STEPS
+
+    return [_row(step.label, step.needs, step.extra) for step in STEPS]
+
+
+def _row(name: str, needs: tuple[str, ...], extra: str) -> dict[str, Any]:
+    missing = [module for module in needs if find_spec(module) is None]
+    todo = f'pip install "seatrial[{extra}]"' if missing else ""
+    return {"name": name, "usable": not missing, "missing": missing, "todo": todo}
+
+
+def _accelerators() -> list[str]:
+    """Device files of graphics and neural processors; whether a runtime can use one, `--provider` tells."""
+    patterns = ("nvidia[0-9]*", "dri/renderD*", "accel/accel*", "kfd")
+    return [str(path) for pattern in patterns for path in sorted(Path("/dev").glob(pattern))]

@@ -72,7 +72,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     _check_names(asked, file, session.inputs)
     _check_sizes(asked, session.inputs)
     specs = common.shaped(common.ranged(session.inputs, asked.ranges, asked.asked), asked)
-    shapes = {**_opening(file, specs, asked), **asked.shapes}
+    shapes: dict[str, Sequence[Any]] = {**_opening(file, specs, asked), **asked.shapes}
     given = common.example_from(Path(asked.inputs), specs) if asked.inputs else None
     example = given or probes.example_feed(specs, shapes, asked.limits)
     common.check_fit(session.run, asked.asked, example)
