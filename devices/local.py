@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import targets
 from ..core.errors import ChildFailed, SeatrialError, UsageError
 from . import lease
 from .lease import Progress
@@ -32,7 +33,7 @@ class LocalDevice:
         """Do a job: ``proof`` or ``comparison``.
 
         A proof answers ``{"runs": [{"settings", "outputs", "n", "placement", "load_ms", "version",
-        "error"}]}`` in the order asked; ``outputs`` is the path of a Samples file, ``error`` an error's dict
+        "dtypes", "error"}]}`` in the order asked; ``outputs`` is the path of a Samples file, ``error`` an error's dict
         or None. A comparison answers with its launches; see `engine.run_comparison`.
         """
         kind = job.get("kind")
@@ -54,12 +55,13 @@ class LocalDevice:
             progress(f"proving {job['target']} {settings}")
         with (
             tempfile.TemporaryDirectory(prefix="seatrial-") as folder,
-            Resident(Path(folder, "log.txt")) as worker,
+            Resident(Path(folder, "log.txt"), targets.interpreter(job["target"], settings)) as worker,
         ):
             try:
                 what = {"target": job["target"], "artifact": str(job["artifact"]), "settings": settings}
                 opened = worker.ask("open", OPEN_S, **what)
                 answer |= {"load_ms": opened["load_ms"], "version": opened["version"]}
+                answer["dtypes"] = {spec["name"]: spec["dtype"] for spec in opened["inputs"]}
                 ran = worker.ask("run", self.timeout_s, inputs=str(job["inputs"]), out=str(out / f"{index:02d}.npz"))
                 answer |= {"outputs": ran["outputs"], "n": ran["n"]}
                 answer["placement"] = worker.ask("placement", self.timeout_s)

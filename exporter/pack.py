@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def pack(
             shutil.copyfile(names, part / "names.json")
         if program.labels:
             (part / "labels.txt").write_text("\n".join(label.replace("\n", " ") for label in program.labels) + "\n")
-        _golden(part, program, *vectors)
+        _golden(part, program, proof["dtypes"], *vectors)
         manifest = _manifest(program, artifact, proof, host, allow_mismatch, runtime)
         for name in ("selftest.py", "example.py"):
             (part / name).write_text(_script(name, artifact.target, proof["settings"]))
@@ -76,13 +77,14 @@ def pack(
     return Bundle.read(out)
 
 
-def _golden(part: Path, program: Program, inputs: Path, answers: Path) -> None:
+def _golden(part: Path, program: Program, dtypes: dict[str, str], inputs: Path, answers: Path) -> None:
     """Inputs with the artifact's own answers: real ones first, since nothing shows better that it works."""
     feeds, outputs = samples.load(inputs), samples.load(answers)
     first_data = len(program.main) + len(program.edges)
     order = [*range(first_data, len(feeds)), *range(len(program.main))][:GOLDEN]
     (part / "golden").mkdir()
-    samples.save(part / "golden/inputs.npz", [feeds[i] for i in order])
+    chosen = [{name: a.astype(dtypes.get(name, a.dtype), copy=False) for name, a in feeds[i].items()} for i in order]
+    samples.save(part / "golden/inputs.npz", chosen)
     samples.save(part / "golden/outputs.npz", [outputs[i] for i in order])
 
 
@@ -115,7 +117,9 @@ def _manifest(
             **versions(["seatrial"]),
             artifact.target: runtime or target.version(),
         },
-        "inputs": [spec.to_dict() for spec in program.inputs],
+        "inputs": [
+            replace(spec, dtype=proof["dtypes"].get(spec.name, spec.dtype)).to_dict() for spec in program.inputs
+        ],
         "outputs": [spec.to_dict() for spec in program.outputs],
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,
         "labels": "labels.txt" if program.labels else None,

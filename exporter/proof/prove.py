@@ -36,6 +36,7 @@ class Proof:
         placement: what really ran.
         load_ms: time to open it.
         outputs: Samples file of its outputs, in the order of `Prover.inputs`.
+        dtypes: the element type that the artifact takes, by input; converters narrow int64 to int32.
         accuracy: on labelled data, where given.
         problems: all that is wrong, in words.
         error: why it could not run at all.
@@ -46,6 +47,7 @@ class Proof:
     placement: dict[str, Any] = field(default_factory=dict)
     load_ms: float | None = None
     outputs: Path | None = None
+    dtypes: dict[str, str] = field(default_factory=dict)
     accuracy: Accuracy | None = None
     problems: list[str] = field(default_factory=list)
     error: SeatrialError | None = None
@@ -59,6 +61,7 @@ class Proof:
         """As JSON data, without what changes from run to run."""
         return {
             "settings": self.settings,
+            "dtypes": self.dtypes,
             "parity": self.parity.to_dict() if self.parity else None,
             "placement": {k: v for k, v in self.placement.items() if k != "times"},
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
@@ -130,6 +133,7 @@ class Prover:
             placement=placement,
             load_ms=run.get("load_ms"),
             outputs=Path(run["outputs"]),
+            dtypes=run["dtypes"],
             accuracy=accuracy,
             problems=problems,
         )

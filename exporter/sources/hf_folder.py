@@ -20,6 +20,10 @@ TOKENIZER = (
 )  # fmt: skip
 
 
+# Eager attention: the fused one answers a mask of zeros as no converter does.
+_LOADING = {"local_files_only": True, "dtype": "float32", "attn_implementation": "eager"}
+
+
 def capture(job: dict[str, Any]) -> dict[str, Any]:
     """Capture the model of a transformers folder.
 
@@ -80,7 +84,7 @@ def _model(job: Job, folder: Path, config: Mapping[str, Any]) -> Any:
         found = f"transformers {transformers.__version__} has no {names[0]}"
         raise Unsupported(asked, found, "install the version that the checkpoint was made with, or write a model.py")
     try:
-        model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=_safe(folder), dtype="float32")
+        model = kind.from_pretrained(folder, use_safetensors=_safe(folder), **_LOADING)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(asked, f"transformers can't load it: {lines[0]}", "check that the folder is whole") from error
