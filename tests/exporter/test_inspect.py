@@ -81,6 +81,18 @@ def test_a_free_batch_is_named_and_counted_with_1(tiny_onnx, tmp_path: Path) -> 
     assert "a batch of 1" in found["notes"][0]
 
 
+def test_what_cant_be_counted_is_named(tiny_onnx, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(tiny_onnx(tmp_path / "free.onnx")))
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim.add().CopyFrom(port.type.tensor_type.shape.dim[1])
+        port.type.tensor_type.shape.dim[1].dim_param = "length"
+    onnx.save(model, str(tmp_path / "length.onnx"))
+    found = inspect(tmp_path / "length.onnx")
+    assert found["inputs"][0]["shape"] == [1, "length", 8]
+    assert found["macs"] is None and found["macs_not_counted"] == {"MatMul": 1}
+
+
 def test_external_data_is_measured_and_what_is_missing_or_outside_is_said(tiny_onnx, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(str(tiny_onnx(tmp_path / "plain.onnx")))
