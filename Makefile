@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume bench-int8 clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start gate resume"
+	@echo "make bench-NAME  a published table: way speed start gate resume int8"
 
 setup: $(READY)
 
@@ -56,6 +56,9 @@ bench-gate: $(READY)
 
 bench-resume: $(READY)
 	$(BIN)/python benchmarks/resume.py
+
+bench-int8: $(READY) demo/data/.ready
+	$(BIN)/python benchmarks/int8.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
