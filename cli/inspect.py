@@ -66,7 +66,7 @@ def _show_numbers(found: Mapping[str, Any]) -> None:
         click.echo(f"precision: {found['precision']} (operators that do the arithmetic: {heavy})")
     if found["macs"] is not None:
         missed = found["macs_not_counted"]
-        more = f", without {_counts(missed)}" if missed else ""
+        more = f"; not counted: {_counts(missed)}" if missed else ""
         click.echo(f"multiply-adds: {found['macs'] / 1e6:,.1f} million{more}")
     elif found["macs_not_counted"]:
         click.echo(f"multiply-adds: unknown, the sizes are not all fixed ({_counts(found['macs_not_counted'])})")

@@ -156,9 +156,8 @@ def ordered(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _sizes(shape: Shape | None) -> list[int] | None:
-    if shape is None or any(isinstance(axis, str) for axis in shape):
-        return None
-    return [int(axis) for axis in shape]
+    sizes = [axis for axis in shape or () if isinstance(axis, int) and axis >= 0]
+    return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
 def _macs(graph: Graph, op: Op, rule: Heavy) -> int | None:

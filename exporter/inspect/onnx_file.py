@@ -210,10 +210,14 @@ def _shape(info: Any) -> Shape | None:
     tensor = info.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    return tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or f"{info.name}.{axis}"
-        for axis, dim in enumerate(tensor.shape.dim)
-    )
+    return tuple(_size(info.name, axis, dim) for axis, dim in enumerate(tensor.shape.dim))
+
+
+def _size(name: str, axis: int, dim: Any) -> int | str:
+    # Older exporters write -1 for a free dimension.
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return int(dim.dim_value)
+    return dim.dim_param or f"{name}.{axis}"
 
 
 def _value(info: Any) -> Value:

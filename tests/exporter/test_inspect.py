@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import seatrial
 from seatrial.core.errors import CheckFailed, UsageError
 from seatrial.exporter.inspect import inspect, ir_file, onnx_file, tflite_file
+from seatrial.exporter.inspect.flatbuffer import Broken, root
 from seatrial.exporter.inspect.tflite_file import contents
 from seatrial.exporter.inspect.tflite_names import OPERATORS, TYPES
 
@@ -75,10 +77,20 @@ def test_the_command_prints_shapes_and_json_holds_everything(bundles: Path, main
 
 
 def test_a_free_batch_is_named_and_counted_with_1(tiny_onnx, tmp_path: Path) -> None:
-    found = inspect(tiny_onnx(tmp_path / "free.onnx", free=True, repeat=3))
+    found = onnx_file.read(str(tiny_onnx(tmp_path / "free.onnx", free=True, repeat=3)))
     assert found["inputs"][0]["shape"] == ["batch", 8]
     assert found["macs"] == 3 * 64 and found["ops"] == {"MatMul": 3, "Tanh": 3}
     assert "a batch of 1" in found["notes"][0]
+
+
+def test_a_free_batch_that_an_old_exporter_wrote_as_minus_one_is_free(tiny_onnx, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(tiny_onnx(tmp_path / "old.onnx")))
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, str(tmp_path / "old.onnx"))
+    found = onnx_file.read(str(tmp_path / "old.onnx"))
+    assert found["inputs"][0]["shape"] == ["x.0", 8] and found["macs"] == 64
 
 
 def test_what_cant_be_counted_is_named(tiny_onnx, tmp_path: Path) -> None:
@@ -88,7 +100,7 @@ def test_what_cant_be_counted_is_named(tiny_onnx, tmp_path: Path) -> None:
         port.type.tensor_type.shape.dim.add().CopyFrom(port.type.tensor_type.shape.dim[1])
         port.type.tensor_type.shape.dim[1].dim_param = "length"
     onnx.save(model, str(tmp_path / "length.onnx"))
-    found = inspect(tmp_path / "length.onnx")
+    found = onnx_file.read(str(tmp_path / "length.onnx"))
     assert found["inputs"][0]["shape"] == [1, "length", 8]
     assert found["macs"] is None and found["macs_not_counted"] == {"MatMul": 1}
 
@@ -98,17 +110,17 @@ def test_external_data_is_measured_and_what_is_missing_or_outside_is_said(tiny_o
     model = onnx.load(str(tiny_onnx(tmp_path / "plain.onnx")))
     path = tmp_path / "big.onnx"
     onnx.save(model, str(path), save_as_external_data=True, location="big.data", size_threshold=0)
-    found = inspect(path)
+    found = onnx_file.read(str(path))
     assert [f["name"] for f in found["files"]] == ["big.onnx", "big.data"]
     assert found["files"][1]["size_bytes"] == (tmp_path / "big.data").stat().st_size
     assert found["parameters"]["count"] == 64
     (tmp_path / "big.data").unlink()
-    found = inspect(path)
+    found = onnx_file.read(str(path))
     assert found["files"][1]["size_bytes"] is None and "are missing" in found["notes"][0]
     broken = onnx.load(str(path), load_external_data=False)
     broken.graph.initializer[0].external_data[0].value = "../secret"
     path.write_bytes(broken.SerializeToString())
-    assert "outside its folder" in inspect(path)["notes"][0]
+    assert "outside its folder" in onnx_file.read(str(path))["notes"][0]
 
 
 def test_operators_in_branches_are_counted_apart(tmp_path: Path) -> None:
@@ -125,7 +137,7 @@ def test_operators_in_branches_are_counted_apart(tmp_path: Path) -> None:
     graph = helper.make_graph([node], "g", ends, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
     path = tmp_path / "if.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(path))
-    found = inspect(path)
+    found = onnx_file.read(str(path))
     assert found["ops"] == {"If": 1} and found["nested_ops"] == {"MatMul": 1, "Tanh": 1}
     assert found["macs"] is None and found["macs_not_counted"] == {"MatMul": 1}
 
@@ -134,11 +146,11 @@ def test_half_weights_in_an_ir_are_called_what_they_are(tiny_onnx, tmp_path: Pat
     ov = pytest.importorskip("openvino")
     path = tmp_path / "half.xml"
     ov.save_model(ov.convert_model(str(tiny_onnx(tmp_path / "a.onnx"))), str(path), compress_to_fp16=True)
-    found = inspect(path)
+    found = ir_file.read(str(path))
     assert found["precision"] == "fp16 weights" and found["macs"] == 64
     assert found["parameters"]["by_dtype"]["float16"] == {"count": 64, "size_bytes": 128}
     path.with_suffix(".bin").unlink()
-    assert inspect(path)["notes"] == ["its weights half.bin are missing"]
+    assert ir_file.read(str(path))["notes"] == ["its weights half.bin are missing"]
 
 
 def test_a_cut_tflite_file_is_always_one_clear_error(bundles: Path, tmp_path: Path) -> None:
@@ -150,6 +162,14 @@ def test_a_cut_tflite_file_is_always_one_clear_error(bundles: Path, tmp_path: Pa
             contents(cut)
     with pytest.raises(UsageError, match="not a whole TFLite file"):
         inspect(cut)
+
+
+def test_a_vector_that_ends_beyond_the_file_is_seen() -> None:
+    # A root, a vtable of one field, a table, a vector of 100 bytes of which 10 are there.
+    data = struct.pack("<IHHHHiII", 12, 6, 8, 4, 0, 8, 4, 100) + bytes(10)
+    with pytest.raises(Broken, match="the file ends at byte 34, 124 are needed"):
+        root(data).length(0)
+    assert root(data + bytes(90)).length(0) == 100
 
 
 @pytest.mark.parametrize(
