@@ -17,11 +17,11 @@ from ..devices.engine import Arm, Plan, Sitting
 from ..devices.facts import cores_given, cpu_flags, host_facts
 from ..devices.launches import Launch
 from ..devices.store import Store
-from ..exporter.api import PRECISIONS, check, check_program, listed
+from ..exporter.api import PRECISIONS, check, check_program, listed, source_of
 from ..exporter.build import Artifact, Builder
 from ..exporter.program import FILE
 from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
-from ..exporter.sources import Source, detect
+from ..exporter.sources import Source
 from ..targets import require
 from . import race
 from .findings import Findings
@@ -48,22 +48,19 @@ def search(
     evaluate: Path | str | None = None,
     confirm: Path | str | None = None,
     max_drop: float = DEFAULT_MAX_DROP,
-    args: Mapping[str, str] | None = None,
-    inputs: Path | str | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    ranges: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     limits: Limits = Limits(),
     command: str = "",
     say: Say | None = None,
+    **reading: Any,
 ) -> Study:
     """Find the fastest proven candidate for each target and over all; pack them into `output`.
 
     The same call with the same arguments goes on where an earlier one stopped.
 
     Args:
-        model: a ``.py`` with ``get_model()`` and ``get_args()``, or an ``.onnx``.
+        model: see `exporter.export`.
         target: names of targets.
         output: the study's folder.
         precision: by default all that this CPU can run; int8 only with `calibration`.
@@ -72,15 +69,12 @@ def search(
         evaluate: labelled data that candidates are judged by.
         confirm: labelled data that nothing is chosen by; the winners' accuracy is reported on it.
         max_drop: accuracy that may be lost.
-        args: texts for the parameters of ``get_model``.
-        inputs: an ``.npz`` with example inputs of an ``.onnx``.
-        shapes: shapes to try, by input of an ``.onnx``.
-        ranges: low and high (exclusive), by integer input of an ``.onnx``.
         seed: of the order of measurements.
         overwrite: begin anew, and replace what is there once the new study is whole.
         limits: time and memory of each converter.
         command: the command line, for the report.
         say: takes one line about each step as it starts.
+        reading: how to read the model; see `exporter.source_of`.
 
     Raises:
         NothingMeasured: no candidate could be made, proven and measured.
@@ -88,7 +82,7 @@ def search(
         CannotDo: a missing part, an unsupported model.
     """
     say = say or (lambda text: None)
-    source = detect(model, args, Path(inputs) if inputs else None, shapes, ranges)
+    source = source_of(model, **reading)
     given = {"calibration": calibration, "evaluate": evaluate, "confirm": confirm}
     data = {use: Path(path) for use, path in given.items() if path}
     request = check(source, target, (), data)
@@ -123,15 +117,10 @@ def _precisions(precision: str | Sequence[str] | None, calibrated: bool, targets
 
 def _key(source: Source, data: Mapping[str, Path], space: Sequence[Candidate], max_drop: float, seed: int) -> str:
     """The id of a search: what would give other facts gives another id, so another machine or runtime does."""
-    args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in source.args.items()}
-    inputs = file_sha256(source.inputs) if source.inputs else None
-    shapes = {k: list(v) for k, v in source.shapes.items()}
-    ranges = {k: list(v) for k, v in source.ranges.items()}
     files = {use: _data_id(path) for use, path in data.items()}
     ids = [candidate.id for candidate in space]
     where = [host_facts()["identity"], {c.target: require(c.target).version() for c in space}]
-    what = [file_sha256(source.path), _beside(source), args, inputs, shapes, ranges, files]
-    return content_id([*what, ids, max_drop, seed, where])
+    return content_id([source.identity(), _beside(source), files, ids, max_drop, seed, where])
 
 
 def _data_id(path: Path) -> str:
@@ -142,6 +131,8 @@ def _data_id(path: Path) -> str:
 
 def _beside(source: Source) -> list[list[Any]]:
     """Code and weights next to the model's file, which it may load without being told: a change starts a new search."""
+    if not source.path.is_file():
+        return []
     files = sorted(p for p in source.path.resolve().parent.iterdir() if p.suffix in BESIDE and p.is_file())
     return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
