@@ -14,12 +14,14 @@ import click
 COMMANDS = {
     "init": "Write a model.py to fill in for your own checkpoint.",
     "export": "Convert, quantize, prove and pack a model for a runtime.",
+    "inspect": "Say what is inside a bundle, an .onnx, a .tflite or an OpenVINO IR.",
     "run": "Run one input (a photo or an .npz) through a bundle.",
     "verify": "Check a bundle's hashes and replay its golden vectors here.",
     "bench": "Time bundles side by side, interleaved, with intervals.",
     "compare": "Say whether a candidate is slower than a baseline: a gate for CI.",
     "search": "Find the fastest proven candidate over runtimes, precisions and settings.",
     "study": "Read a finished search again: show it, select another bundle.",
+    "env": "Make, list and remove environments of runtimes that can't live beside the others.",
     "doctor": "Say what can be used here, and what to type for the rest.",
 }
 

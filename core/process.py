@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ChildFailed, NotWritten, SeatrialError, from_dict
-from .paths import MAKE_ROOM
+from .ids import content_id
+from .paths import MAKE_ROOM, cache_dir
 
 GIB = 1 << 30
 _ALIVE: set[Child] = set()
@@ -162,9 +164,30 @@ def child_env(extra: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-def module_command(module: str, *args: str, python: str | None = None) -> list[str]:
+def module_command(module: str, *args: str, python: Path | None = None) -> list[str]:
     """The command that runs a module of ours; ``-P`` keeps the working folder off the path."""
-    return [python or sys.executable, "-P", "-m", module, *args]
+    return [str(python or sys.executable), "-P", "-m", module, *args]
+
+
+def module_env(python: Path | None) -> dict[str, str]:
+    """What the environment of `module_command` needs: another interpreter finds `seatrial`, and nothing beside it.
+
+    Raises:
+        NotWritten: the cache folder can't be written to.
+    """
+    if python is None:
+        return {}
+    root = Path(__file__).resolve().parent.parent
+    link = cache_dir() / "links" / content_id(str(root)) / "seatrial"
+    try:
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            part = link.with_name(f".{secrets.token_hex(4)}")
+            part.symlink_to(root)
+            part.replace(link)
+    except OSError as error:
+        raise NotWritten(f"a link to {root}", str(error), MAKE_ROOM) from error
+    return {"PYTHONPATH": str(link.parent)}
 
 
 class Running:
@@ -214,15 +237,18 @@ def start(
     limits: Limits = Limits(),
     label: str,
     env: Mapping[str, str] | None = None,
+    python: Path | None = None,
 ) -> Running:
     """Run ``package.module:function(**args)`` in a child; `args` and the answer are JSON.
 
-    `workdir` (made if missing) takes ``job.json``, ``result.json`` and ``log.txt``; `label` opens every error message.
+    `workdir` (made if missing) takes ``job.json``, ``result.json`` and ``log.txt``; `label` opens every error message;
+    `python` is another interpreter than ours, which has what that module imports.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "result.json").unlink(missing_ok=True)
     (workdir / "job.json").write_text(json.dumps({"function": function, "args": dict(args), "label": label}))
-    child = Child(module_command("seatrial.core.child", str(workdir.resolve())), workdir / "log.txt", env=env)
+    command = module_command("seatrial.core.child", str(workdir.resolve()), python=python)
+    child = Child(command, workdir / "log.txt", env={**(env or {}), **module_env(python)})
     return Running(function, child, workdir, limits, label)
 
 
@@ -234,9 +260,10 @@ def call(
     limits: Limits = Limits(),
     label: str,
     env: Mapping[str, str] | None = None,
+    python: Path | None = None,
 ) -> dict[str, Any]:
     """`start` and wait for the result."""
-    return start(function, args, workdir=workdir, limits=limits, label=label, env=env).result()
+    return start(function, args, workdir=workdir, limits=limits, label=label, env=env, python=python).result()
 
 
 def _read_answer(path: Path) -> dict[str, Any] | None:

@@ -19,10 +19,13 @@ def save(path: Path | str, feeds: Iterable[Mapping[str, ndarray]]) -> None:
     """Write feeds under the keys ``"{index:04d}/{name}"``; the file appears whole or not at all."""
     import numpy as np
 
-    arrays = {f"{i:04d}/{name}": array for i, feed in enumerate(feeds) for name, array in feed.items()}
+    arrays = {f"{i:04d}/{name}": np.asarray(array) for i, feed in enumerate(feeds) for name, array in feed.items()}
+    for key, array in arrays.items():
+        if array.dtype.hasobject:  # savez would pickle it; only numpy 2.1 can be told not to
+            raise ValueError(f"{key} holds objects")
     part = Path(f"{path}.part")
     with open(part, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
     os.replace(part, path)
 
 

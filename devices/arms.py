@@ -182,11 +182,12 @@ def _make_inputs(path: Path, target: str, settings: Mapping[str, Any], out: Path
 
 def _inputs_of(path: Path, target: str, settings: Mapping[str, Any]) -> list[TensorSpec]:
     """Asked of a worker, so that a file that crashes its runtime doesn't take us along."""
+    from .. import targets
     from .resident import ArmFailed, Resident
 
     with (
         tempfile.TemporaryDirectory(prefix="seatrial-") as folder,
-        Resident(Path(folder, "log.txt")) as worker,
+        Resident(Path(folder, "log.txt"), targets.interpreter(target, settings)) as worker,
     ):
         try:
             opened = worker.ask("open", 300.0, target=target, artifact=str(path), settings=dict(settings))

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import targets
 from . import facts
 from .arms import Arm, Plan
 from .resident import ArmFailed, Resident
@@ -85,7 +86,7 @@ class OpenArm:
         self.worker: Resident | None = None
         start = time.monotonic()
         try:
-            self.worker = Resident(log)
+            self.worker = Resident(log, targets.interpreter(arm.target, arm.settings))
             self._open(counts)
         except ArmFailed as failed:
             self._give_up(failed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import NotWritten, SeatrialError, from_dict
-from ..core.process import Child, Exit, module_command
+from ..core.process import Child, Exit, module_command, module_env
 
 MAX_ANSWER_BYTES = 64 << 20
 CLOSE_S = 5.0
@@ -30,15 +30,16 @@ class Resident:
 
     Args:
         log: the file that takes what the runtime prints.
+        python: the interpreter that has the runtime, where it isn't ours.
         module: the worker's module; another one only in tests.
     """
 
-    def __init__(self, log: Path, *, module: str = "seatrial.devices.worker") -> None:
+    def __init__(self, log: Path, python: Path | None = None, *, module: str = "seatrial.devices.worker") -> None:
         request_read, self._write = os.pipe()
         self._read, answer_write = os.pipe()
         try:
-            argv = module_command(module, str(request_read), str(answer_write))
-            self.child = Child(argv, log, pass_fds=(request_read, answer_write))
+            argv = module_command(module, str(request_read), str(answer_write), python=python)
+            self.child = Child(argv, log, env=module_env(python), pass_fds=(request_read, answer_write))
         except BaseException:
             os.close(self._write)
             os.close(self._read)

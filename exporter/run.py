@@ -15,7 +15,8 @@ from ..core import samples
 from ..core.bundle import Bundle
 from ..core.errors import CannotDo, CheckFailed, SeatrialError, UsageError
 from ..core.paths import check_readable
-from ..targets import get, require
+from ..devices.sessions import open_session
+from ..targets import get
 from .images import SUFFIXES, Preprocess
 from .proof import parity
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Model:
-    """A bundle opened in its runtime, in this process."""
+    """A bundle opened in its runtime: in this process, or beside it where the runtime has its own interpreter."""
 
     bundle: Bundle
     session: Session
@@ -100,9 +101,8 @@ def load(path: Path | str, settings: Mapping[str, Any] | None = None) -> Model:
     """
     bundle = Bundle.read(path)
     bundle.check_files()
-    target = require(bundle.target)
     with _refusal(bundle, "open"), _without_info():
-        return Model(bundle, target.open(bundle.model, settings or bundle.settings))
+        return Model(bundle, open_session(bundle.target, bundle.model, settings or bundle.settings))
 
 
 @contextmanager

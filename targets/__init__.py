@@ -9,6 +9,7 @@ import difflib
 import importlib
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from ..core.errors import MissingPart, UsageError
 from .base import Missing, Session, Settings, Target
@@ -19,6 +20,7 @@ _OURS = {
     "onnxruntime": "seatrial.targets.onnxruntime:OnnxRuntime",
     "openvino": "seatrial.targets.openvino:OpenVino",
     "tflite": "seatrial.targets.tflite:TfLite",
+    "tflite-runtime": "seatrial.targets.tflite_runtime:TfLiteRuntime",
 }
 
 
@@ -40,8 +42,8 @@ def get(name: str) -> Target:
         UsageError: there is no such target; the nearest names are suggested.
     """
     if name not in _table():
-        near = difflib.get_close_matches(name, names(), n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"target {name!r}", "no such target", f"{hint}known: {', '.join(names())}")
     module, _, cls = _table()[name].partition(":")
     target: Target = getattr(importlib.import_module(module), cls)()
@@ -59,6 +61,17 @@ def require(name: str) -> Target:
     if missing:
         raise MissingPart(f"target {name!r}", missing.what, missing.todo)
     return target
+
+
+def interpreter(name: str, settings: Settings) -> Path | None:
+    """The interpreter to open an artifact in with these settings: None for this one, else its environment's.
+
+    This one, too, where it can't be opened anywhere: `require` says why.
+    """
+    # Most targets know this interpreter only, and have no such method.
+    ask = getattr(get(name), "interpreter", None) if name in _table() else None
+    found: Path | None = ask(settings) if ask else None
+    return found
 
 
 def for_file(suffix: str) -> Target:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConverterFailed
+from ..core.errors import ConverterFailed, UsageError
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
 
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 _ALLOWED: dict[str, Sequence[Any] | None] = {"threads": None, "delegate": ("xnnpack", "none", "reference")}
 _RESOLVERS = {"xnnpack": "AUTO", "none": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 
-_EXAMPLE = """
-def open_model(path):
+_IMPORTS = """\
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
-        from tflite_runtime.interpreter import Interpreter, OpResolverType
+        from tflite_runtime.interpreter import Interpreter, OpResolverType"""
+
+_EXAMPLE = """
+def open_model(path):
+{imports}
 
     interpreter = Interpreter(
         str(path), num_threads={threads}, experimental_op_resolver_type=OpResolverType.{resolver}
@@ -51,6 +55,9 @@ class TfLite:
     name = "tflite"
     format = "tflite"
     suffix = ".tflite"
+    modules: tuple[str, ...] = ("ai_edge_litert", "tflite_runtime")
+    """The first that is here is the runtime."""
+    imports = _IMPORTS
 
     def probe(self) -> Missing | None:
         """See `Target.probe`."""
@@ -64,7 +71,7 @@ class TfLite:
 
     def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
         """See `Target.precisions`."""
-        return ("fp32", "int8")
+        return ("fp32", "fp16", "int8")
 
     def settings(self, precision: str, threads: int = 1) -> dict[str, Any]:
         """See `Target.settings`."""
@@ -80,18 +87,19 @@ class TfLite:
 
     def example(self, settings: Settings) -> str:
         """See `Target.example`."""
-        return _EXAMPLE.format(threads=settings["threads"], resolver=_RESOLVERS[settings.get("delegate", "xnnpack")])
+        resolver = _RESOLVERS[settings.get("delegate", "xnnpack")]
+        return _EXAMPLE.format(imports=self.imports, threads=settings["threads"], resolver=resolver)
 
     def open(self, path: Path, settings: Settings) -> TfLiteSession:
         """See `Target.open`."""
-        return TfLiteSession(path, checked(self.name, settings, _ALLOWED))
+        return TfLiteSession(path, checked(self.name, settings, _ALLOWED), self.modules)
 
 
 class TfLiteSession:
     """A model in a TFLite interpreter; names are those of its first signature."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        module = _module()
+    def __init__(self, path: Path, settings: dict[str, Any], modules: Sequence[str]) -> None:
+        module = _module(modules)
         self._delegate = settings.get("delegate", "xnnpack")
         resolver = getattr(module.OpResolverType, _RESOLVERS[self._delegate])
         self._interpreter = module.Interpreter(
@@ -134,7 +142,7 @@ class TfLiteSession:
         if resized:
             self._interpreter.allocate_tensors()
         for name, array in feed.items():
-            self._interpreter.set_tensor(self._in[name], array)
+            self._interpreter.set_tensor(self._in[name], _narrowed(name, array, details[self._in[name]]["dtype"]))
 
     def step(self) -> None:
         """See `Session.step`."""
@@ -153,7 +161,8 @@ class TfLiteSession:
             raise ConverterFailed(
                 "tflite with delegate=xnnpack", "the delegate took no node", "use the setting delegate=none"
             )
-        heavy = Counter(_precision(op) for op in plain if is_heavy(op["op_name"]))
+        dtypes = {int(d["index"]): d["dtype"].__name__ for d in self._interpreter.get_tensor_details()}
+        heavy = Counter(_precision(op, dtypes) for op in plain if is_heavy(op["op_name"]))
         where = {"XNNPACK": len(taken), "builtin": len(plain) - len(taken)}
         return {
             "precision": majority(heavy, "fp32"),
@@ -167,12 +176,20 @@ class TfLiteSession:
         self._interpreter = None
 
 
-def _module() -> Any:
-    if importlib.util.find_spec("ai_edge_litert"):
-        import ai_edge_litert.interpreter as module
-    else:
-        import tflite_runtime.interpreter as module
-    return module
+def _narrowed(name: str, array: ndarray, dtype: type) -> ndarray:
+    """Whole numbers in the type that the file takes: converters narrow int64 to int32 where they can."""
+    if array.dtype == dtype or array.dtype.kind not in "iu" or dtype.__name__ not in ("int32", "int64"):
+        return array
+    narrow = array.astype(dtype)
+    if (narrow != array).any():
+        found = f"{name} holds numbers beyond {dtype.__name__}, which the file takes"
+        raise UsageError("an input for tflite", found, "give smaller numbers")
+    return narrow
+
+
+def _module(modules: Sequence[str]) -> Any:
+    here = [name for name in modules if importlib.util.find_spec(name)]
+    return importlib.import_module(f"{(here or modules)[0]}.interpreter")
 
 
 def _delegated(delegates: list[dict[str, Any]], plain: list[dict[str, Any]]) -> set[int]:
@@ -191,9 +208,9 @@ def _delegated(delegates: list[dict[str, Any]], plain: list[dict[str, Any]]) -> 
     return taken
 
 
-def _precision(op: dict[str, Any]) -> str:
+def _precision(op: dict[str, Any], dtypes: Mapping[int, str]) -> str:
     """Of an operator's weights and activations: int8 where both are."""
-    types = [getattr(kind, "__name__", str(kind)) for kind in op["operand_types"][:2]]
+    types = [dtypes.get(int(index), "") for index in op["inputs"][:2]]
     if types == ["float32", "int8"]:
         return "int8 weights"
     words = {"float32": "fp32", "float16": "fp16", "uint8": "int8"}

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 
+from ...core import environments
 from ...core.errors import MissingPart
 
 
@@ -30,6 +31,7 @@ class Step:
         by: who does it, where several can.
         fixed: whether it can't keep a free dimension.
         instead: label of the converter that this one runs after, where that one failed (both in the capture).
+        environment: name of the environment whose interpreter runs it; `needs` and `extra` then say nothing.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Step:
     by: str = ""
     fixed: bool = False
     instead: str = ""
+    environment: str = ""
 
     @property
     def label(self) -> str:
@@ -54,11 +57,16 @@ class Step:
         return "-".join(part.replace(" ", "_") for part in (self.source, self.target, self.by) if part)
 
     def missing(self) -> list[str]:
-        """Modules that are not installed."""
+        """Modules that are not installed, or the environment."""
+        if self.environment:
+            return [] if environments.ready(self.environment) else [f"environment {self.environment}"]
         return [name for name in self.needs if find_spec(name) is None]
 
     def need(self) -> None:
-        """Raise a `MissingPart` with the command to type, where a module is not installed."""
+        """Raise a `MissingPart` with the command to type, where a module or the environment is missing."""
+        if self.environment:
+            environments.need(self.environment, f"the conversion {self.label}")
+            return
         missing = self.missing()
         if missing:
             todo = f'pip install "seatrial[{self.extra}]"'
@@ -91,6 +99,7 @@ STEPS = [
         instead="torch → onnx",
     ),
     Step("onnx", "openvino", f"{_HERE}.onnx_openvino:convert", ("openvino",), "openvino"),
+    Step("onnx", "tflite", f"{_HERE}.onnx_tflite:convert", fixed=True, environment="onnx2tf"),
 ]
 
 

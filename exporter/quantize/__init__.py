@@ -16,7 +16,7 @@ class Recipe:
     """How an artifact was made from the fp32 one.
 
     Attributes:
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         options: the quantizer's own options, resolved for a CPU.
         calibration_id: content id of the calibration samples, or None.
         calibration_n: how many there were.
@@ -43,6 +43,7 @@ HELD = "held.json"
 """What the quantizer answered, beside its product."""
 
 _MODULES = {name: f"seatrial.exporter.quantize.{name}" for name in ("onnxruntime", "openvino", "tflite")}
+_MODULES["tflite-runtime"] = _MODULES["tflite"]
 _NEEDS = {
     "onnxruntime": ("onnx", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
