@@ -27,7 +27,7 @@ from .sizes import Size
 from .sources import Source, detect
 from .workspace import workspace
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def export(
         model: what `sources.detect` knows: a ``.py``, ``.pt2``, ``.onnx``, Keras file, SavedModel, ``.tflite``, IR,
             ``timm:NAME`` or ``hf:DIR``.
         target: names of targets.
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         output: the bundle's folder; with several bundles, a folder that holds them as ``TARGET-PRECISION``.
         calibration: a folder of pictures or an ``.npz``; int8 needs it.
         evaluate: labelled data, to verify accuracy.

@@ -21,7 +21,7 @@ from ..targets import get
 from . import quantize, tools
 from .convert import Step, routes
 from .program import FILE, Program
-from .quantize import Recipe
+from .quantize import Recipe, fp16
 from .sources import TORCH, Source
 from .sources.job import SKIPPED, Job
 
@@ -282,41 +282,48 @@ class Builder:
     def quantize(self, base: Artifact, flags: Sequence[str], calibration: Data) -> Artifact:
         """The int8 artifact of an fp32 one, by the target's own quantizer."""
         recipe = quantize.recipe(base.target, flags, calibration.id, len(calibration))
-        out = self.folder / "quantized" / f"{base.target}-int8" / base.path.name
-        held = out.parent / quantize.HELD
-        if not held.exists():
-            self.say(f"quantizing for {base.target}")
-            self._quantize(base, recipe, calibration, out)
-        recipe = recipe.held(json.loads(held.read_text()))
-        return Artifact(base.target, out, recipe, [*base.route, "int8"], base.lost, files_id(model_files(out)))
-
-    def _quantize(self, base: Artifact, recipe: Recipe, calibration: Data, out: Path) -> None:
-        part = self._part(out)
-        shutil.rmtree(part.parent, ignore_errors=True)
-        part.parent.mkdir(parents=True)
         feeds = self.folder / "calibration.npz"
         if not feeds.exists():
             samples.save(feeds, calibration.feeds)
-        args = {
-            "model": str(base.path),
-            "calibration": str(feeds),
-            "out": str(part),
-            "options": recipe.options,
-        }
-        with lease.shared(purpose="a quantization", progress=self.say):
+        args = {"calibration": str(feeds), "options": recipe.options}
+        out, answer = self._derived(base, "int8", quantize.function(base.target), args, quantize.needs(base.target))
+        return Artifact(
+            base.target, out, recipe.held(answer), [*base.route, "int8"], base.lost, files_id(model_files(out))
+        )
+
+    def halve(self, base: Artifact) -> Artifact:
+        """The fp16 artifact of an fp32 one."""
+        out, _ = self._derived(base, "fp16", fp16.maker(base.target), {}, quantize.needs(base.target))
+        return Artifact(base.target, out, Recipe("fp16"), [*base.route, "fp16"], base.lost, files_id(model_files(out)))
+
+    def _derived(
+        self, base: Artifact, precision: str, function: str, args: Mapping[str, Any], needs: Sequence[str]
+    ) -> tuple[Path, dict[str, Any]]:
+        """What a function makes of an artifact, and its answer: made once, whole or not at all."""
+        out = self.folder / "quantized" / f"{base.target}-{precision}" / base.path.name
+        held = out.parent / quantize.HELD
+        if held.exists():
+            return out, json.loads(held.read_text())
+        self.say(f"making {precision} for {base.target}")
+        label = f"{precision} for {base.target}"
+        part = self._part(out)
+        shutil.rmtree(part.parent, ignore_errors=True)
+        part.parent.mkdir(parents=True)
+        with lease.shared(purpose=label, progress=self.say):
             answer = process.call(
-                quantize.function(base.target),
-                args,
-                workdir=self.folder / "log" / f"{base.target}-int8",
+                function,
+                {"model": str(base.path), "out": str(part), **args},
+                workdir=self.folder / "log" / f"{base.target}-{precision}",
                 limits=self.limits,
-                label=f"the quantization for {base.target}",
+                label=label,
             )
         if not part.exists():
-            raise _wrote_nothing(f"the quantization for {base.target}", out)
+            raise _wrote_nothing(label, out)
         (part.parent / quantize.HELD).write_text(json.dumps(answer))
-        tools.write(part.parent, quantize.needs(base.target), base.path)
+        tools.write(part.parent, needs, base.path)
         shutil.rmtree(out.parent, ignore_errors=True)
         part.parent.rename(out.parent)
+        return out, answer
 
     def derive(self, program: Program, base: Artifact, precision: str) -> Artifact:
         """The artifact of another precision, made from the fp32 one."""
@@ -325,6 +332,8 @@ class Builder:
             if calibration is None:
                 raise UsageError("int8", "no calibration data given", "add --calibration")
             return self.quantize(base, cpu_flags(), calibration)
+        if precision == "fp16":
+            return self.halve(base)
         # bf16 is a precision of the runtime, not of the file.
         return base if precision == "fp32" else replace(base, recipe=Recipe(precision))
 

@@ -56,7 +56,7 @@ class OnnxRuntime:
 
     def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
         """See `Target.precisions`."""
-        return ("fp32", "int8")
+        return ("fp32", "fp16", "int8")
 
     def settings(self, precision: str, threads: int = 1) -> dict[str, Any]:
         """See `Target.settings`."""

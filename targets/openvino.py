@@ -54,7 +54,7 @@ class OpenVino:
     def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
         """See `Target.precisions`."""
         has_bf16 = {"avx512_bf16", "amx_bf16"} & set(flags)
-        return ("fp32", "bf16", "int8") if has_bf16 else ("fp32", "int8")
+        return ("fp32", "fp16", "bf16", "int8") if has_bf16 else ("fp32", "fp16", "int8")
 
     def settings(self, precision: str, threads: int = 1) -> dict[str, Any]:
         """See `Target.settings`. What int8 leaves in float stays f32."""

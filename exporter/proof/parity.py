@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from ...core.samples import Feed
 
-BARS_DB = {"fp32": 80.0, "bf16": 30.0, "int8": 10.0}
+BARS_DB = {"fp32": 80.0, "fp16": 45.0, "bf16": 30.0, "int8": 10.0}
 """Lowest SQNR, in dB, that passes. For int8 it catches collapse; labelled data judge accuracy."""
 
-AGREEMENT = {"fp32": 1.0, "bf16": 0.9, "int8": 0.8}
+AGREEMENT = {"fp32": 1.0, "fp16": 0.95, "bf16": 0.9, "int8": 0.8}
 """Lowest share of equal top-1 classes that passes, for a declared classifier on real samples."""
 
 CEILING_DB = 300.0
