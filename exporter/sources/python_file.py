@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import UsageError
 from ...core.ids import file_sha256
-from . import torch_model, user
+from . import torch_model, torchvision, user
 from .job import Job
 
 
@@ -16,8 +16,11 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     """Capture what ``get_model()`` returns; see `torch_model.capture` and `keras_model.capture_model`."""
     asked = Job.from_dict(job)
     path = asked.path
-    if "torch" in Path(path).read_text(errors="replace"):  # its import takes seconds, which a Keras file needn't wait
+    text = Path(path).read_text(errors="replace")
+    if "torch" in text:  # its import takes seconds, which a Keras file needn't wait
         torch_model.prepare()
+    if any(name in text for name in ("timm", "transformers", "torchvision")):
+        torchvision.load()
     module = user.load(Path(path))
     make = user.function(module, path, asked.function)
     model = user.call(path, asked.function, make, **user.arguments(make, path, asked.args))
