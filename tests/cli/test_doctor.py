@@ -35,7 +35,7 @@ BAD = [
     ({"onnxruntime": "1.18.1"}, "broken", "built for numpy 1"),
     ({"onnxruntime": "1.20.1"}, "careful", "IR version 11"),
     ({"torchvision": "0.28.0"}, "careful", "linked to CUDA"),
-    ({"tensorflow": "2.18.0", "tensorflow-cpu": "2.18.0"}, "broken", "GetPrototype"),
+    ({"tensorflow": "2.18.0"}, "broken", "GetPrototype"),
     ({"openvino-dev": "2024.6.0"}, "broken", "openvino-dev ended"),
 ]
 

@@ -66,7 +66,8 @@ def test_a_bundle_tells_its_proof_and_whether_it_is_what_was_packed(bundles: Pat
         inspect(copy)
 
 
-def test_the_command_prints_shapes_and_json_holds_everything(bundles: Path, main) -> None:
+def test_the_command_prints_shapes_and_json_holds_everything(bundles: Path, tiny_onnx, tmp_path: Path, main) -> None:
+    assert "[batch, 8]" in main("inspect", tiny_onnx(tmp_path / "free.onnx", free=True)).out
     done = main("inspect", bundles / "onnxruntime-int8")
     assert done.code == 0, done.err
     for words in ("[1, 3, 16, 16]", "precision: int8", "hashes verified", "parity: ok", "licence of the weights"):
@@ -177,11 +178,16 @@ def test_a_vector_that_ends_beyond_the_file_is_seen() -> None:
     [
         ("foreign.tflite", b"PK\3\4" + bytes(40), "not a TFLite file"),
         ("foreign.onnx", b"<html>" * 9, "not"),
-        ("empty.onnx", b"", "empty"),
+        ("empty.onnx", b"", "the file is empty"),
         ("cut.xml", b"<?xml version='1.0'?><net name='a' version='11'><layers>", "not a whole XML file"),
         ("page.xml", b"<html><body/></html>", "its root is <html>"),
         ("bomb.xml", b"<!DOCTYPE a [<!ENTITY b 'c'>]><net><layers/></net>", "XML entities"),
         ("odd.xml", b"<net><layers><layer id='0'/></layers></net>", "no IR that we know"),
+        (
+            "worse.xml",
+            b"<net><layers><layer id='0' type='Const' name='a'><data offset='x'/></layer></layers></net>",
+            "it can't be read as .xml: ValueError",
+        ),
         ("notes.txt", b"hello", "a file .txt"),
     ],
 )
