@@ -15,7 +15,7 @@ from ....devices import lease
 from ....targets import get
 from .. import parity
 from .depth import Culprit, Depth, Row
-from .locate import Fault, Support, artifact_op, locate, noisiest
+from .locate import Fault, Support, artifact_op, is_product, locate, noisiest
 from .match import Matches, match
 from .record import Node, Tap
 
@@ -71,7 +71,9 @@ def explain(
         operation = rows[row_of[fault.group[-1]]].operation
         if not noisy:
             paths: dict[str, str] = json.loads(names.read_text()) if names else {}
-            operation = artifact_op(support, Support.of(found, matches.reverse, [True] * len(found.nodes), bar), matches, fault, paths)
+            operation = artifact_op(
+                support, Support.of(found, matches.reverse, [True] * len(found.nodes), bar), matches, fault, paths
+            )
         culprit = _culprit(reference, fault, operation, row_of)
     label = program.main[: len(feeds)] if group == "main" else [f"{group} {i}" for i in range(len(feeds))]
     return Depth(artifact.target, artifact.precision, bar, label, rows, culprit)
@@ -108,7 +110,7 @@ def _tap(
 ) -> Tap:
     """What a tap recorded; from the files of an earlier one with the same inputs, where they lie there."""
     tensors, graph = out.with_suffix(".npz"), out.with_suffix(".json")
-    if not graph.exists():
+    if not (graph.exists() and tensors.exists()):
         args = {
             "model": str(model),
             "inputs": str(inputs),
@@ -126,7 +128,8 @@ def _rows(reference: Tap, support: Support, found: Tap, matches: Matches) -> tup
     rows: list[Row] = []
     row_of: dict[int, int] = {}
     for i, node in enumerate(reference.nodes):
-        if node.fixed or node.is_input or (node.moves and support.ok[i] and not node.is_output):
+        hidden = (node.moves and not node.is_output) or (node.part and not support.there(i))
+        if node.fixed or node.is_input or (hidden and support.ok[i]):
             continue
         row_of[i] = len(rows)
         there = support.there(i)
@@ -140,9 +143,11 @@ def _type(node: Node) -> str:
 
 
 def _culprit(reference: Tap, fault: Fault, operation: str, row_of: dict[int, int]) -> Culprit:
-    node = reference.nodes[fault.index]
-    others = [reference.nodes[i].path for i in fault.group if not reference.nodes[i].moves]
-    folded = [path for path in dict.fromkeys(others) if path != node.path]
-    return Culprit(
-        node.path, _type(node), row_of[fault.index], folded, operation, round(fault.before_db, 1), fault.at_db
-    )
+    """The fault in the user's words: of what the artifact holds in one operation, the product with weights."""
+    inside = [i for i in fault.group if not reference.nodes[i].moves] or fault.group
+    main = next((i for i in inside if is_product(reference.nodes[i].type)), inside[0])
+    path = reference.nodes[main].path
+    others = dict.fromkeys(reference.nodes[i].path for i in inside)
+    folded = [other for other in others if other != path]
+    kind = _type(reference.nodes[main])
+    return Culprit(path, kind, row_of[main], folded, operation, fault.before_db, fault.at_db)

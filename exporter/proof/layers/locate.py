@@ -2,7 +2,8 @@
 
 A converter folds: a convolution that swallowed its batch norm has no tensor of its own, though all is well. So a
 tensor isn't wrong because it is missing, only where what hangs on it is missing too. Its *support* is the SQNR at
-which it, or else all of its consumers, were found; it is wrong where that is below the bar. Moves (reshape, transpose)
+which it, or one product with weights made of it, or else all of its consumers were found; it is wrong where that is
+below the bar. Moves (reshape, transpose)
 that a converter does in its own way are passed through. The culprit is a wrong operation whose inputs are all right.
 """
 
@@ -21,6 +22,15 @@ FOLDED_DB = 8.0
 DROP_DB, NEAR_DB = 25.0, 30.0
 """A step down by so much, to so little above the bar, is a fault that grows beyond the bar later. (Healthy networks
 lose at most 8 dB in one step.)"""
+
+
+_PRODUCTS = ("conv", "linear", "dense", "gemm", "matmul", "mm", "einsum", "fully")
+
+
+def is_product(kind: str) -> bool:
+    """Whether a type of operation multiplies by weights, or two tensors, and adds up."""
+    lowered = kind.lower()
+    return "convert" not in lowered and any(word in lowered for word in _PRODUCTS)
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,13 @@ class Support:
         nodes, consumers = tap.nodes, tap.consumers()
         db = [math.inf] * len(nodes)
         for i in reversed(range(len(nodes))):
-            after = [-math.inf] if nodes[i].is_output else [db[j] for j in consumers[i]]
             mine = own[i]
-            db[i] = max(-math.inf if mine is None else mine, min(after, default=math.inf))
+            found = [-math.inf if mine is None else mine]
+            if not nodes[i].is_output:
+                found.append(min((db[j] for j in consumers[i]), default=math.inf))
+                # What was made right of it shows that it was right; a threshold or a maximum would not.
+                found += [db[j] for j in consumers[i] if is_product(nodes[j].type)]
+            db[i] = max(found)
         ok: list[bool] = []
         for i, node in enumerate(nodes):
             passed = node.moves and not node.is_output and bool(node.inputs) and all(ok[j] for j in node.inputs)

@@ -49,6 +49,7 @@ class Node:
         fixed: whether it doesn't depend on the graph's inputs.
         is_input: whether it is one of the graph's inputs.
         is_output: whether it is one of the graph's outputs.
+        part: whether it is only a part of the user's operation, as converters may split it.
         op: name of the operation inside the artifact; the reference leaves it empty.
         shape: of the first sample's tensor; empty where nothing was recorded.
     """
@@ -62,6 +63,7 @@ class Node:
     fixed: bool = False
     is_input: bool = False
     is_output: bool = False
+    part: bool = False
     op: str = ""
     shape: list[int] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ....core import samples
@@ -18,6 +19,10 @@ MOVES = {
 }  # fmt: skip
 """ATen operations that move numbers about and change none."""
 
+NORMS = {"layer_norm": 2, "group_norm": 2, "rms_norm": 1}
+"""Normalisations, with how many weights they end with (after input and shape): converters fold these into what follows,
+so what comes before them is kept too."""
+
 
 def tap(model: str, inputs: str, out: str, names: list[str], layouts: bool = False) -> dict[str, Any]:
     """Run a ``.pt2`` on the samples of a file and keep every tensor; `names` are its inputs, in order."""
@@ -30,6 +35,9 @@ def tap(model: str, inputs: str, out: str, names: list[str], layouts: bool = Fal
 
     class Listening(torch.fx.Interpreter):
         def run_node(self, n: Any) -> Any:
+            if n in index and nodes[index[n] - 1].part:
+                given, options = self.fetch_args_kwargs_from_env(n)
+                recorder.add(index[n] - 1, _numbers(n.target(*_unweighted(n, given), **options)))
             value = super().run_node(n)
             # At once, because a later operation may write into the same memory.
             if n in index and isinstance(value, torch.Tensor):
@@ -68,9 +76,20 @@ def _nodes(graph: Any) -> tuple[list[Node], dict[Any, int]]:
             kind, stack = _operation(n), _stack(n)
             owner = stack[-1][1].rpartition(".")[2] if stack else ""
             inputs = [index[other] for other in n.all_input_nodes if other in index]
+            if any(weight is not None for weight in n.args[2 : 2 + NORMS.get(kind, 0)]):
+                nodes.append(
+                    Node(f"{n.name} without weights", path, f"{kind} without weights", owner, inputs, part=True)
+                )
+                inputs = [len(nodes) - 1]
             index[n] = len(nodes)
             nodes.append(Node(n.name, path, kind, owner, inputs, moves=kind in MOVES, is_input=kind == "input"))
     return nodes, index
+
+
+def _unweighted(n: Any, given: Sequence[Any]) -> list[Any]:
+    """A normalisation's arguments without its weights."""
+    end = 2 + NORMS[_operation(n)]
+    return [None if 2 <= i < end else value for i, value in enumerate(given)]
 
 
 def _operation(n: Any) -> str:
