@@ -16,6 +16,7 @@ from typing import Any
 
 from ...core.errors import Unsupported, UsageError
 from ...core.ids import content_id, file_sha256
+from ...core.samples import Feed
 from ...core.specs import TensorSpec
 from ...targets import require
 from .. import sizes
@@ -72,9 +73,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     _check_names(asked, file, session.inputs)
     _check_sizes(asked, session.inputs)
     specs = common.shaped(common.ranged(session.inputs, asked.ranges, asked.asked), asked)
-    shapes: dict[str, Sequence[Any]] = {**_opening(file, specs, asked), **asked.shapes}
-    given = common.example_from(Path(asked.inputs), specs) if asked.inputs else None
-    example = given or probes.example_feed(specs, shapes, asked.limits)
+    example = _example(asked, file, specs)
     common.check_fit(session.run, asked.asked, example)
     answers = common.fill(folder, asked.asked, session.run, specs, example, None, asked.data, asked.limits)
     free = {spec.name: spec.shape for spec in session.outputs}
@@ -205,6 +204,13 @@ def _check_sizes(asked: Job, inputs: Sequence[TensorSpec]) -> None:
             state = f"the file fixes it to {have}" if free else "the file leaves it free, and is used as it is"
             todo = "convert the source again with that size"
             raise Unsupported(f"the size of {name}.{axis} in {asked.path}", state, todo)
+
+
+def _example(asked: Job, file: _File, specs: Sequence[TensorSpec]) -> Feed:
+    if asked.inputs:
+        return common.example_from(Path(asked.inputs), specs)
+    shapes: dict[str, Sequence[Any]] = {**_opening(file, specs, asked), **asked.shapes}
+    return probes.example_feed(specs, shapes, asked.limits)
 
 
 def _opening(file: _File, specs: Sequence[TensorSpec], asked: Job) -> dict[str, list[int | str]]:
