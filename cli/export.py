@@ -20,11 +20,12 @@ from . import ui
     show_default=True,
     help="onnxruntime, openvino, tflite. May be repeated; a comma list works too.",
 )
-@click.option("--precision", multiple=True, default=("fp32",), show_default=True, help="fp32, bf16, int8.")
+@click.option("--precision", multiple=True, help="fp32 (default), fp16, bf16, int8; a .tflite or .xml is what it is.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder; of several, their parent.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That the bundle ships with.")
 @click.option("--allow-mismatch", is_flag=True, help="Pack in spite of a failed check; the manifest says so.")
 @click.option("--bucket", multiple=True, metavar="AXIS=32,128", help="One bundle for each of these sizes.")
+@click.option("--create-env", is_flag=True, help="Make the environments that a route needs.")
 @click.option("--in-process", is_flag=True, help="Run the model's own code in this process, for a debugger.")
 @click.option("--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing.")
 @ui.source_options
@@ -36,6 +37,7 @@ def command(
     threads: int,
     allow_mismatch: bool,
     bucket: tuple[str, ...],
+    create_env: bool,
     in_process: bool,
     dry_run: bool,
     as_json: bool,
@@ -67,6 +69,7 @@ def command(
             threads=threads,
             allow_mismatch=allow_mismatch,
             bucket=bucket,
+            create_env=create_env,
             in_process=in_process,
             say=say,
             **arguments,

@@ -15,7 +15,7 @@ from ..core.paths import check_free, check_readable, writing
 from ..core.process import Limits
 from ..devices.facts import host_facts
 from ..targets import require
-from . import quantize, sizes
+from . import as_is, quantize, sizes
 from .build import Artifact, Builder, cant_free, route_label
 from .convert import STEPS, routes
 from .pack import pack
@@ -53,7 +53,7 @@ def export(
     model: Path | str,
     target: str | Sequence[str] = "onnxruntime",
     *,
-    precision: str | Sequence[str] = "fp32",
+    precision: str | Sequence[str] = (),
     output: Path | str | None = None,
     calibration: Path | str | None = None,
     evaluate: Path | str | None = None,
@@ -62,6 +62,7 @@ def export(
     bucket: Sequence[str] = (),
     overwrite: bool = False,
     allow_mismatch: bool = False,
+    create_env: bool = False,
     in_process: bool = False,
     limits: Limits = Limits(),
     say: Callable[[str], None] | None = None,
@@ -73,7 +74,7 @@ def export(
         model: what `sources.detect` knows: a ``.py``, ``.pt2``, ``.onnx``, Keras file, SavedModel, ``.tflite``, IR,
             ``timm:NAME`` or ``hf:DIR``.
         target: names of targets.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default fp32, or what a ``.tflite`` or IR holds.
         output: the bundle's folder; with several bundles, a folder that holds them as ``TARGET-PRECISION``.
         calibration: a folder of pictures or an ``.npz``; int8 needs it.
         evaluate: labelled data, to verify accuracy.
@@ -82,6 +83,7 @@ def export(
         bucket: dimensions to fix to several sizes, a bundle for each: ``ids.1=32,128``.
         overwrite: replace bundles that exist, once the new ones are whole.
         allow_mismatch: pack in spite of a failed check; the manifest says so.
+        create_env: make the environments that a route needs; else a missing one is an error with the command.
         in_process: run the user's code in this process, for a debugger.
         limits: time and memory of each converter.
         say: takes one line about each step as it starts.
@@ -94,19 +96,22 @@ def export(
     """
     source = source_of(model, **reading)
     data = {"calibration": calibration, "evaluate": evaluate}
-    request = check(source, target, precision, {use: Path(path) for use, path in data.items() if path})
+    asked = listed(precision)
+    request = check(source, target, asked or ("fp32",), {use: Path(path) for use, path in data.items() if path})
     buckets = list(product(*(sizes.bucket(text) for text in bucket)))
-    outs = out_folders(request, output, source, buckets)
-    for out in outs.values():
-        check_free(out, overwrite)
+    outs = _free_folders(request, output, source, buckets, overwrite)
     made: list[tuple[Path, _Made]] = []
     with ExitStack() as stack:
         folder = stack.enter_context(workspace("export"))
         for fixed in buckets:
             work = folder / _sizes_name(fixed)
-            builder = stack.enter_context(Builder(work, limits, say, in_process))
+            builder = stack.enter_context(Builder(work, limits, say, in_process, create_env))
             program = builder.capture(replace(source, fixed=fixed), request.targets, request.data)
             check_program(program)
+            kinds = as_is.precisions(program, asked)
+            if kinds != request.precisions:
+                request = replace(request, precisions=kinds)
+                outs = _free_folders(request, output, source, buckets, overwrite)
             prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
             exporter = _Exporter(builder, prover, program, threads, allow_mismatch)
             for name in request.targets:
@@ -253,6 +258,15 @@ def out_folders(
     if len(keys) == 1 and not keys[0][2]:
         return {keys[0]: Path(output or f"{name}-{keys[0][0]}-{keys[0][1]}")}
     return {key: Path(output or f"{name}-bundles") / "-".join(filter(None, key)) for key in keys}
+
+
+def _free_folders(
+    request: Request, output: Path | str | None, source: Source, buckets: Sequence[Sequence[Size]], overwrite: bool
+) -> dict[tuple[str, str, str], Path]:
+    outs = out_folders(request, output, source, buckets)
+    for out in outs.values():
+        check_free(out, overwrite)
+    return outs
 
 
 def _sizes_name(fixed: Sequence[Size]) -> str:

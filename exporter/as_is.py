@@ -39,7 +39,7 @@ BAR_DB = 20.0
 """Lowest SQNR, in dB, of a quantized file against its own strict run."""
 
 
-def precisions(program: Program, asked: Sequence[str]) -> list[str]:
+def precisions(program: Program, asked: Sequence[str]) -> tuple[str, ...]:
     """The precisions to make of a program; the file's own where none was asked for.
 
     An fp32 file can become what the target's quantizer makes of it. What was rounded can't be given back.
@@ -52,7 +52,7 @@ def precisions(program: Program, asked: Sequence[str]) -> list[str]:
     if own != "fp32" and others:
         todo = f"leave --precision away, or export the {others[0]} source that it was made of"
         raise Unsupported(f"{others[0]} of {program.name}", f"the file is {own} and is used as it is", todo)
-    return list(asked) or [own]
+    return tuple(asked) or (own,)
 
 
 def real(outputs: Sequence[Feed], quanta: Mapping[str, Sequence[float]]) -> list[Feed]:

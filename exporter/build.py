@@ -15,7 +15,7 @@ from ..core import process, samples
 from ..core.errors import ConverterFailed, MissingPart, SeatrialError, Unsupported, UsageError, from_dict
 from ..core.ids import files_id
 from ..core.process import Limits
-from ..devices import lease
+from ..devices import environments, lease
 from ..devices.facts import cpu_flags
 from ..targets import get
 from . import quantize, tools
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from .data import Data
 
 Say = Callable[[str], None]
+START = {
+    "torch": "model.pt2",
+    "savedmodel": "savedmodel",
+    "onnx": "model.onnx",
+    "tflite": "model.tflite",
+    "openvino": "model.xml",
+}
+"""What a capture leaves, by the format that routes start from."""
+
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
 
 
@@ -86,6 +95,7 @@ class Builder:
         limits: of each converter's process.
         say: takes one line about each step as it starts.
         in_process: run the user's code in this process, for a debugger.
+        create_env: make an environment that a step needs.
     """
 
     def __enter__(self) -> Builder:
@@ -95,9 +105,15 @@ class Builder:
         self.close()
 
     def __init__(
-        self, folder: Path, limits: Limits = Limits(), say: Say | None = None, in_process: bool = False
+        self,
+        folder: Path,
+        limits: Limits = Limits(),
+        say: Say | None = None,
+        in_process: bool = False,
+        create_env: bool = False,
     ) -> None:
         self.folder, self.limits, self.in_process = folder, limits, in_process
+        self.create_env = create_env
         self.say = say or (lambda text: None)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._early: dict[str, process.Running] = {}
@@ -129,19 +145,21 @@ class Builder:
             self.say(f"{'capturing' if source.kind in TORCH else 'reading'} {source.path.name}")
             self._capture(source, targets, folder, {use: str(path) for use, path in data.items()})
         program = Program.load(folder)
-        if program.kind != "torch":
-            self.close()  # converters that were started for what would have been a torch module
+        if program.kind != source.how.formats[0]:
+            self.close()  # converters that were started for what would have been another format
         return program
 
     def _capture(self, source: Source, targets: Sequence[str], folder: Path, data: dict[str, str]) -> None:
-        pt2, log = folder / "model.pt2", self.folder / "log" / "capture"
-        first = _first_steps(targets) if source.kind in TORCH else []
+        log = self.folder / "log" / "capture"
+        start = source.how.formats[0]
+        begin = folder / START[start]
+        first = _first_steps(start, targets)
         for step in first:
             if step.early and not step.missing():
-                self._early[step.label] = self._start(step, pt2, self.product([step]))
+                self._early[step.label] = self._start(step, begin, self.product([step]))
         inside = [step for step in first if step.in_capture and not step.missing()]
         then = [
-            {"function": s.function, "args": self._job(pt2, self.product([s])), "label": s.label, "after": s.instead}
+            {"function": s.function, "args": self._job(begin, self.product([s])), "label": s.label, "after": s.instead}
             for s in inside
         ]
         job = Job(
@@ -163,7 +181,7 @@ class Builder:
         answer = self._read(source, job, log)
         for step, outcome in zip(inside, answer["steps"], strict=True):
             if outcome != SKIPPED:
-                self._settle(step, self.product([step]), outcome, log / "log.txt", pt2)
+                self._settle(step, self.product([step]), outcome, log / "log.txt", begin)
 
     def _read(self, source: Source, job: Job, log: Path) -> dict[str, Any]:
         if self.in_process:
@@ -201,7 +219,8 @@ class Builder:
                 lost.append(f"{label}: {error.found}")
                 errors.append(error)
                 continue
-            return Artifact(target, path, Recipe("fp32"), [s.label for s in route], lost, files_id(model_files(path)))
+            recipe = Recipe(program.precision)
+            return Artifact(target, path, recipe, [s.label for s in route], lost, files_id(model_files(path)))
         if len(errors) == len(lost) == 1:
             raise errors[0]
         if not errors:
@@ -213,6 +232,8 @@ class Builder:
         path = program.folder / program.model
         for i, step in enumerate(route):
             _check_free(program, step)
+            if self.create_env and step.environment:
+                environments.interpreter(step.environment, True, self.say)
             step.need()
             out = self.product(route[: i + 1])
             failed = out.parent / "error.json"
@@ -242,6 +263,7 @@ class Builder:
             workdir=self.folder / "log" / out.parent.name,
             limits=self.limits,
             label=f"the conversion {step.label}",
+            python=environments.interpreter(step.environment) if step.environment else None,
         )
 
     def _job(self, source: Path, out: Path) -> dict[str, str]:
@@ -326,7 +348,9 @@ class Builder:
         return out, answer
 
     def derive(self, program: Program, base: Artifact, precision: str) -> Artifact:
-        """The artifact of another precision, made from the fp32 one."""
+        """The artifact of a precision, made from the one that the route gave."""
+        if precision == program.precision:
+            return base
         if precision == "int8":
             calibration = program.calibration()
             if calibration is None:
@@ -335,7 +359,7 @@ class Builder:
         if precision == "fp16":
             return self.halve(base)
         # bf16 is a precision of the runtime, not of the file.
-        return base if precision == "fp32" else replace(base, recipe=Recipe(precision))
+        return replace(base, recipe=Recipe(precision))
 
     def steps(self, program: Program, base: Artifact) -> list[tuple[str, Path]]:
         """Label and product of each converter on an fp32 artifact's route."""
@@ -367,14 +391,13 @@ def route_label(labels: Iterable[str]) -> str:
     return ", ".join(labels) or "as it is"
 
 
-def _first_steps(targets: Sequence[str]) -> list[Step]:
-    """The converters that a torch module is given to first, for these targets, with those that stand in for them."""
+def _first_steps(start: str, targets: Sequence[str]) -> list[Step]:
+    """The converters that a program of this format goes to first, for these targets, with their stand-ins."""
     found: dict[str, Step] = {}
     for name in targets:
-        for i, route in enumerate(routes("torch", get(name).format)):
-            step = route[0]
-            if i == 0 or step.instead in found:
-                found[step.label] = step
+        for i, route in enumerate(routes(start, get(name).format)):
+            if route and (i == 0 or route[0].instead in found):
+                found[route[0].label] = route[0]
     return list(found.values())
 
 

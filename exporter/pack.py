@@ -14,6 +14,7 @@ from ..core.bundle import MANIFEST, SCHEMA, SEAL, Bundle, seal
 from ..core.ids import file_sha256
 from ..core.paths import whole_folder
 from ..targets import get
+from . import as_is
 from .build import Artifact
 from .program import Program
 from .proof import parity
@@ -121,14 +122,15 @@ def _manifest(
             replace(spec, dtype=proof["dtypes"].get(spec.name, spec.dtype)).to_dict() for spec in program.inputs
         ],
         "outputs": [spec.to_dict() for spec in program.outputs],
+        "quanta": program.quanta,
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,
         "labels": "labels.txt" if program.labels else None,
         "classes": program.classes,
         "settings": proof["settings"],
         "tolerance": {
-            "sqnr_db": parity.BARS_DB[precision],
-            "agreement": parity.AGREEMENT[precision],
-            "golden_sqnr_db": GOLDEN_DB.get(precision, parity.BARS_DB[precision]),
+            "sqnr_db": parity.BARS_DB.get(precision, as_is.BAR_DB),
+            "agreement": parity.AGREEMENT.get(precision, parity.AGREEMENT["int8"]),
+            "golden_sqnr_db": GOLDEN_DB.get(precision, parity.BARS_DB.get(precision, as_is.BAR_DB)),
         },
         "proof": proof,
         "proven_on": host,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import CannotDo, NothingMeasured, NotWritten, SeatrialError, UsageError
+from ..core.errors import CannotDo, NothingMeasured, NotWritten, SeatrialError, Unsupported, UsageError
 from ..core.ids import content_id, file_sha256
 from ..core.process import Limits
 from ..devices.engine import Arm, Plan, Sitting
@@ -184,6 +184,13 @@ class Running:
             if begun:
                 self._check_source(source)
         check_program(self.program)
+        if self.program.precision != "fp32":
+            found = (
+                f"the file is {self.program.precision} and is used as it is: there is nothing to choose a precision of"
+            )
+            raise Unsupported(
+                f"a search over {source.path.name}", found, "search the fp32 source, or export and bench it"
+            )
         self.prover = Prover(self.program, self.work / "proof", max_drop, timeout_s=self.limits.timeout_s)
         self.trials.forget_failed()  # it may have lacked time, memory or a part that is there now
         known = self.trials.all()

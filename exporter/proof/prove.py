@@ -12,6 +12,7 @@ from ...core.errors import SeatrialError, from_dict
 from ...core.ids import content_id
 from ...devices.local import LocalDevice
 from ...targets import for_file, get
+from .. import as_is
 from ..build import Artifact
 from ..program import Program
 from ..quantize import Recipe
@@ -150,6 +151,8 @@ class Prover:
     def _parity(self, artifact: Artifact, found: dict[str, list[Feed]]) -> Parity:
         """int8 is judged on real samples alone; other precisions on noise and edge cases too."""
         program, precision = self.program, artifact.precision
+        if program.precision != "fp32":
+            return self._as_is(found)
         groups = [group for group in ("held_out", "evaluate") if self.reference[group]]
         names = [f"{group} {i}" for group in groups for i in range(len(self.reference[group]))]
         want, have = ([out for group in groups for out in side[group]] for side in (self.reference, found))
@@ -166,6 +169,13 @@ class Prover:
             samples=check.samples + on_data.samples,
             problems=check.problems + on_data.problems,
         )
+
+    def _as_is(self, found: dict[str, list[Feed]]) -> Parity:
+        """A file that came quantized is held against its own strict run, on all samples."""
+        groups = ("main", "held_out", "evaluate")
+        names = [f"{group} {i}" for group in groups for i in range(len(self.reference[group]))]
+        want, have = ([out for group in groups for out in side[group]] for side in (self.reference, found))
+        return as_is.compare(self.program, names, want, have)
 
     def _accuracy(self, found: dict[str, list[Feed]], group: str) -> Accuracy | None:
         labels = self.program.data.get(group, {}).get("labels")

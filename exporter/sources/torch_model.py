@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import samples
-from ...core.errors import ChildFailed, SeatrialError, Unsupported, UsageError
+from ...core.errors import Unsupported, UsageError
 from ...core.ids import content_id, file_sha256
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
@@ -18,7 +17,7 @@ from ..data import Data
 from ..images import Preprocess
 from ..program import Program
 from ..proof import parity
-from . import common, user
+from . import common, then, user
 from .boundary import Boundary
 from .job import SKIPPED, Job
 from .torch_args import flat, flattened, named
@@ -171,11 +170,7 @@ def _store(start: _Start, exported: Any) -> dict[str, Any]:
     _captured[str(pt2)] = exported, wrapper, tensors
     outputs = free_outputs(start.answers.outputs, exported, start.specs)
     start.program("torch", "model.pt2", outputs, capture_db=check.sqnr_db, capture_problems=check.problems).save()
-    done: dict[str, Any] = {}
-    for step in job.then:
-        if not step.get("after") or done.get(step["after"]) is not None:
-            done[step["label"]] = _then(step)
-    return {"steps": [done.get(step["label"], SKIPPED) for step in job.then]}
+    return {"steps": then.run(job)}
 
 
 def _traced(start: _Start, error: Unsupported) -> dict[str, Any]:
@@ -200,20 +195,6 @@ def _traced(start: _Start, error: Unsupported) -> dict[str, Any]:
     note = f"torch.export can't capture it, so torch's older exporter traced it ({error.found.splitlines()[0]})"
     start.program("onnx", "model.onnx", start.answers.outputs, notes=[note]).save()
     return {"steps": [SKIPPED for _ in start.job.then]}
-
-
-def _then(step: Mapping[str, Any]) -> dict[str, Any] | None:
-    module, _, name = step["function"].partition(":")
-    try:
-        getattr(importlib.import_module(module), name)(**step["args"])
-    except SeatrialError as error:
-        traceback.print_exc()
-        return error.to_dict()
-    except Exception as error:
-        traceback.print_exc()
-        found = f"{type(error).__name__}: {str(error).strip()[:2000]}"
-        return ChildFailed(step["label"], found, "the last lines of the log tell more").to_dict()
-    return None
 
 
 def _check_model(job: Job, model: Any) -> None:

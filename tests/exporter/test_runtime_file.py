@@ -114,11 +114,12 @@ def test_a_difference_between_10_and_20_db_fails_a_file_against_itself(int8: Pat
 
 def test_what_was_rounded_cant_be_given_back(int8: Path, tflite: Path, tmp_path: Path) -> None:
     program = capture(int8, tmp_path / "p")
-    assert as_is.precisions(program, []) == as_is.precisions(program, ["int8"]) == ["int8"]
+    assert as_is.precisions(program, []) == as_is.precisions(program, ["int8"]) == ("int8",)
     with pytest.raises(Unsupported, match="int8 and is used as it is"):
         as_is.precisions(program, ["fp32"])
     plain = capture(tflite, tmp_path / "q")
-    assert as_is.precisions(plain, []) == ["fp32"] and as_is.precisions(plain, ["fp32", "int8"]) == ["fp32", "int8"]
+    assert as_is.precisions(plain, []) == ("fp32",)
+    assert as_is.precisions(plain, ["fp32", "int8"]) == ("fp32", "int8")
 
 
 def test_a_file_without_a_signature_is_run_by_its_tensors_names(tflite: Path, tmp_path: Path) -> None:
