@@ -212,11 +212,12 @@ def check(
 def check_route(source: Source, target: str) -> None:
     """Raise where a target is unknown, not installed, or out of reach for this kind of source."""
     format = require(target).format
-    found = [route for start in source.how.formats for route in routes(start, format)]
-    if not found:
+    found = {start: routes(start, format) for start in source.formats}
+    if not any(found.values()):
         text = f"there is no route from {source.kind} to {format} yet"
         raise Unsupported(f"{source.name} for {target}", text, "choose another --target")
-    if source.free and all(any(step.fixed for step in route) for route in found):
+    likely = found[source.formats[0]]
+    if source.free and likely and all(any(step.fixed for step in route) for route in likely):
         raise cant_free(f"{source.name} for {target}", source.free[0].name)
 
 

@@ -145,13 +145,13 @@ class Builder:
             self.say(f"{'capturing' if source.kind in TORCH else 'reading'} {source.path.name}")
             self._capture(source, targets, folder, {use: str(path) for use, path in data.items()})
         program = Program.load(folder)
-        if program.kind != source.how.formats[0]:
+        if program.kind != source.formats[0]:
             self.close()  # converters that were started for what would have been another format
         return program
 
     def _capture(self, source: Source, targets: Sequence[str], folder: Path, data: dict[str, str]) -> None:
         log = self.folder / "log" / "capture"
-        start = source.how.formats[0]
+        start = source.formats[0]
         begin = folder / START[start]
         first = _first_steps(start, targets)
         for step in first:

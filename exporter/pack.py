@@ -61,6 +61,10 @@ def pack(
             shutil.copyfile(names, part / "names.json")
         if program.labels:
             (part / "labels.txt").write_text("\n".join(label.replace("\n", " ") for label in program.labels) + "\n")
+        if program.attached:
+            (part / "attached").mkdir()
+            for name in program.attached:
+                shutil.copyfile(program.folder / "attached" / name, part / "attached" / name)
         _golden(part, program, proof["dtypes"], *vectors)
         manifest = _manifest(program, artifact, proof, host, allow_mismatch, runtime)
         for name in ("selftest.py", "example.py"):
@@ -123,6 +127,11 @@ def _manifest(
         ],
         "outputs": [spec.to_dict() for spec in program.outputs],
         "quanta": program.quanta,
+        "sizes": program.sizes,
+        "edges": program.edges,
+        "notes": program.notes,
+        # Whether boxes leave the graph as candidates or as what non-maximum suppression keeps.
+        "nms_in_graph": any("nonmaxsuppression" in op.replace("_", "").lower() for op in _ops(proof)),
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,
         "labels": "labels.txt" if program.labels else None,
         "classes": program.classes,
@@ -146,6 +155,10 @@ def _manifest(
 def _without_folders(text: str) -> str:
     """The first line of a reason, with files by their names alone: a bundle tells nothing of where it was made."""
     return re.sub(r"(?:/[^/\s'\"]+)+/", "", text.partition("\n")[0])
+
+
+def _ops(proof: dict[str, Any]) -> list[str]:
+    return list(proof["placement"].get("ops", {}))
 
 
 def _script(name: str, target: str, settings: dict[str, Any]) -> str:

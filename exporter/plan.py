@@ -50,7 +50,7 @@ def _rows(source: Source, name: str, precisions: Sequence[str], arguments: Mappi
         gaps.append("int8 needs --calibration")
     if "int8" in precisions:
         gaps += _missing(lambda: quantize.need(name))
-    found = [route for start in source.how.formats for route in routes(start, target.format)]
+    found = [route for start in source.formats for route in routes(start, target.format)]
     if not found:
         gaps.append(f"there is no route from {source.kind} to {target.format} yet")
     rows = []

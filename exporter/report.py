@@ -20,6 +20,7 @@ def report(manifest: dict[str, Any]) -> str:
         *(f"- Tried before, and lost: {text}." for text in manifest["lost"]),
         f"- Settings: {_pairs(proof['settings'])}. What ran: {proof['placement'].get('precision', '?')} on "
         f"{_pairs(proof['placement'].get('where', {}))}.",
+        *(f"- Note: {note}." for note in manifest["notes"]),
         f"- Model: {manifest['model']}, {manifest['size_bytes'] / 1e6:.2f} MB.",
     ]
     if recipe["calibration_id"]:

@@ -107,6 +107,12 @@ class Source:
         return self.path.resolve().parent.name if self.name == "model" else self.name
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that its routes may start from, the likeliest first."""
+        keras = self.kind == "python" and b"keras" in self.path.read_bytes()
+        return ("savedmodel", "torch", "onnx") if keras else self.how.formats
+
+    @property
     def may_calibrate(self) -> bool:
         """Whether its own file may give calibration samples."""
         return self.kind == "python" and b"def get_calibration" in self.path.read_bytes()

@@ -54,13 +54,19 @@ class Boundary:
             preprocess = replace(preprocess, layout="NHWC")
         return cls(layout, None, preprocess)
 
-    def wrap(self, module: Any, tensors: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
-        """A flat module and its example, changed accordingly."""
+    def wrap(self, module: Any) -> Any:
+        """A flat module, changed accordingly."""
         if self.embed:
-            return _embedded(module, self.embed), (_pixels(tensors[0], self.embed),)
+            return _embedded(module, self.embed)
+        return _last(module) if self.layout else module
+
+    def outside(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """What the user's own code gives for the module, as the changed one takes it."""
+        if self.embed:
+            return (_pixels(tensors[0], self.embed),)
         if self.layout:
-            return _last(module), tuple(t.permute(TO_NHWC).contiguous() if t.ndim == 4 else t for t in tensors)
-        return module, tuple(tensors)
+            return tuple(t.permute(TO_NHWC).contiguous() if t.ndim == 4 else t for t in tensors)
+        return tuple(tensors)
 
 
 def _last(module: Any) -> Any:

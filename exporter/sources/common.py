@@ -69,7 +69,7 @@ def fill(
     main, edges = probes.build(inputs, example, real, limits)
     answers = [_twice(asked, run, name, feed) for name, feed in main]
     _save(folder, "main", [feed for _, feed in main], answers)
-    kept = _edges(folder, run, edges)
+    kept = _edges(folder, run, edges, limits)
     for use, group in groups.items():
         outputs = [run(feed) for feed in group.feeds] if use != "calibration" else None
         _save(folder, use, group.feeds, outputs)
@@ -109,13 +109,23 @@ def _twice(asked: str, run: Run, sample: str, feed: Feed) -> Feed:
     return first
 
 
-def _edges(folder: Path, run: Run, edges: probes.Named) -> list[str]:
-    """Names of the edges that the source answers; one that it refuses asks nothing of the artifact."""
+def _edges(folder: Path, run: Run, edges: probes.Named, limits: Mapping[str, Sequence[int]]) -> list[str]:
+    """Names of the edges that the source answers; one that it refuses asks nothing of the artifact.
+
+    Raises:
+        UsageError: it refuses a size that the user declared.
+    """
     kept, feeds, outputs = [], [], []
     for name, feed in edges:
         try:
             outputs.append(run(feed))
-        except Exception:
+        except Exception as error:
+            declared = [size for size in limits if f"{size}=" in name]
+            if declared:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                found = f"the model itself can't take it: {first}"
+                todo = "chain axes that are always equal (A.0=B.0=LOW:HIGH); batch is the first axis of every input"
+                raise UsageError(f"the size {name}", found, todo) from error
             continue
         kept.append(name)
         feeds.append(feed)

@@ -96,16 +96,16 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
     wrapper = flat(given.model, structure)
     with torch.no_grad():
         edge = Boundary.make(job, given.preprocess, tensors)
-        wrapper, tensors = edge.wrap(wrapper, tensors)
+        wrapper, tensors = edge.wrap(wrapper), edge.outside(tensors)
         specs = _specs(job, given, names, tensors)
         example = common.fitted({n: t.detach().numpy() for n, t in zip(names, tensors, strict=True)}, specs, job)
         tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)
-        _check_fit(job, wrapper, tensors)
+        _check_fit(job, wrapper, names, tensors)
 
         def run(feed: Feed) -> Feed:
             return _run(wrapper, wrapper.output_names, names, feed)
 
-        own = {"calibration": _own_data(job, given, specs)} if given.calibration is not None else {}
+        own = {"calibration": _own_data(job, given, edge, specs)} if given.calibration is not None else {}
         answers = common.fill(
             Path(job.folder), job.asked, run, specs, example, edge.preprocess, job.data, job.limits, own
         )
@@ -192,7 +192,7 @@ def _traced(start: _Start, error: Unsupported) -> dict[str, Any]:
         )
         raise Unsupported(error.asked, found, error.todo) from second
     store(model, Path(start.job.folder) / "model.onnx")
-    note = f"torch.export can't capture it, so torch's older exporter traced it ({error.found.splitlines()[0]})"
+    note = f"torch.export can't capture it, so torch's older exporter traced it ({error.found.partition(chr(10))[0]})"
     start.program("onnx", "model.onnx", start.answers.outputs, notes=[note]).save()
     return {"steps": [SKIPPED for _ in start.job.then]}
 
@@ -210,9 +210,9 @@ def _specs(job: Job, given: Given, names: Sequence[str], tensors: Sequence[Any])
     return common.shaped(common.ranged(specs, job.ranges, job.asked), job)
 
 
-def _own_data(job: Job, given: Given, specs: Sequence[TensorSpec]) -> Data:
+def _own_data(job: Job, given: Given, edge: Boundary, specs: Sequence[TensorSpec]) -> Data:
     """The samples that ``get_calibration()`` gives, as data."""
-    import numpy as np
+    import torch
 
     names = [spec.name for spec in specs]
     feeds: list[Feed] = []
@@ -221,16 +221,15 @@ def _own_data(job: Job, given: Given, specs: Sequence[TensorSpec]) -> Data:
         if len(leaves) != len(names):
             found = f"a sample has {len(leaves)} tensors, the model takes {len(names)}"
             raise UsageError(f"get_calibration() of {job.path}", found, f"yield what get_args() returns: {names}")
-        feeds.append(
-            {n: np.asarray(v.detach() if hasattr(v, "detach") else v) for n, (_, v) in zip(names, leaves, strict=True)}
-        )
+        values = edge.outside([torch.as_tensor(value).detach() for _, value in leaves])
+        feeds.append({name: value.numpy() for name, value in zip(names, values, strict=True)})
     if not feeds:
         raise UsageError(f"get_calibration() of {job.path}", "it gives no samples", "yield real inputs")
     key = content_id([[name, str(a.dtype), list(a.shape), a.tobytes().hex()] for f in feeds for name, a in f.items()])
     return Data("get_calibration()", key, feeds)
 
 
-def _check_fit(job: Job, wrapper: Any, tensors: Sequence[Any]) -> None:
+def _check_fit(job: Job, wrapper: Any, names: Sequence[str], tensors: Sequence[Any]) -> None:
     import torch
 
     try:
@@ -238,6 +237,9 @@ def _check_fit(job: Job, wrapper: Any, tensors: Sequence[Any]) -> None:
     except Exception as error:
         shapes = ", ".join(f"{_dtype(t)}{list(t.shape)}" for t in tensors)
         raise user.user_error(job.path, f"the model can't take what get_args() gives ({shapes})", error) from error
+    # An output may be called as an input is; a graph has one name for each.
+    inner = wrapper.output_names
+    inner[:] = [f"output_{name}" if name in names else name for name in inner]
     wrong = [n for n, v in zip(wrapper.output_names, outputs, strict=True) if not isinstance(v, torch.Tensor)]
     if wrong or not outputs:
         found = f"output {wrong[0]} is not a tensor" if wrong else "it returns nothing"
