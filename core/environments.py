@@ -90,8 +90,8 @@ TABLE = {
             ),
             ("onnx2tf", "onnxruntime", "ai_edge_litert.interpreter"),
             download_mb=77,
-            disk_mb=302,
-            seconds=75,
+            disk_mb=288,
+            seconds=45,
         ),
         Environment(
             "tflite-runtime",
@@ -100,8 +100,8 @@ TABLE = {
             ("tflite-runtime==2.14.0", "numpy==1.26.4", "psutil==7.2.2"),
             ("tflite_runtime.interpreter", "psutil"),
             download_mb=21,
-            disk_mb=110,
-            seconds=25,
+            disk_mb=87,
+            seconds=15,
         ),
         Environment(
             "onnxruntime-gpu",

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -171,8 +172,6 @@ def _candidates(env: Environment) -> Iterator[Path]:
 
 def _of_uv(version: str) -> list[Path]:
     """What uv has installed; it is asked where that is, and never to download."""
-    import subprocess
-
     uv = shutil.which("uv")
     if not uv:
         return []
@@ -208,11 +207,14 @@ def _fill(env: Environment, base: Path, say: Say) -> None:
         _log(env.folder).unlink(missing_ok=True)
     python = environments.interpreter_of(env.folder)
     say(f"making {env.name} with {base}")
-    _do(env, [str(base), "-I", "-m", "venv", str(env.folder)], "venv failed")
+    # A pip of its own takes ten seconds more: only where the Python that makes it has none.
+    outside = _has_pip(base)
+    _do(env, [str(base), "-I", "-m", "venv", *["--without-pip"] * outside, str(env.folder)], "venv failed")
+    pip = [str(base), "-I", "-m", "pip", "--python", str(python)] if outside else [str(python), "-I", "-m", "pip"]
     say(f"installing {len(env.pins)} packages: {env.cost}")
     # Nothing is resolved and nothing is built: what is written in the table is what is installed.
     install = ["install", "--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", *env.pins]
-    _do(env, [str(python), "-I", "-m", "pip", *install], "pip failed")
+    _do(env, [*pip, *install], "pip failed")
     say(f"trying {', '.join(env.modules)}")
     _do(env, [str(python), "-I", "-c", f"import {', '.join(env.modules)}"], "it can't import what it is for")
     say(f"made {env.name} in {time.monotonic() - start:.0f} s")
@@ -229,10 +231,19 @@ def _fill(env: Environment, base: Path, say: Say) -> None:
         part.replace(env.folder / environments.READY)
 
 
+def _has_pip(python: Path) -> bool:
+    """Whether it has a pip that can install for another interpreter (22.3)."""
+    asked = [str(python), "-I", "-m", "pip", "--version"]
+    ran = subprocess.run(asked, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    found = re.match(r"pip (\d+)\.(\d+)", ran.stdout)
+    return bool(found) and tuple(map(int, found.groups())) >= (22, 3)
+
+
 def _do(env: Environment, command: list[str], failed: str) -> None:
     log = _log(env.folder)
     at = log.stat().st_size if log.exists() else 0
-    verdict = Child(command, log).watch(Limits(MAKE_S))
+    # What a user's PYTHONPATH has would count as installed.
+    verdict = Child(command, log, env={"PYTHONPATH": "", "PYTHONHOME": ""}).watch(Limits(MAKE_S))
     if verdict.kind != "ok":
         text = log.read_bytes()[at:].decode(errors="replace").strip()
         raise _failure(env, f"{failed}: {_telling(text) or verdict.detail}", text, log)

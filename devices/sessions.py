@@ -32,7 +32,13 @@ def open_session(target: str, path: Path, settings: Settings) -> Session:
 
 
 class WorkerSession:
-    """A session that lives in a worker, in another interpreter; arrays go there and back as files."""
+    """A session that lives in a worker, in another interpreter; arrays go there and back as files.
+
+    Attributes:
+        step_ns: what the last `step` took in the worker, without the way to it.
+    """
+
+    step_ns: int
 
     def __init__(self, target: str, path: Path, settings: Settings, python: Path) -> None:
         self._asked = f"{target}: run {path.name}"
@@ -60,7 +66,7 @@ class WorkerSession:
 
     def step(self) -> None:
         """See `Session.step`."""
-        self._ask("block", RUN_S, k=1)
+        self.step_ns = self._ask("block", RUN_S, k=1)["samples_ns"][0]
 
     def placement(self) -> dict[str, Any]:
         """See `Session.placement`."""

@@ -84,6 +84,36 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+USERS_CACHE = os.environ.get("XDG_CACHE_HOME")
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[[str], Path]:
+    """`environment("onnx2tf")` is its interpreter: the user's own where that is ready, else one made for this session.
+
+    Skips where no Python that it needs is here.
+    """
+    from seatrial.core import environments
+    from seatrial.core.errors import MissingPart
+    from seatrial.devices.environments import make
+
+    @functools.cache
+    def interpreter(name: str) -> Path:
+        env = environments.known(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", USERS_CACHE) if USERS_CACHE else patch.delenv("XDG_CACHE_HOME")
+            users = env.folder if environments.state(env).kind == "ready" else None
+        if users:
+            env.folder.parent.mkdir(parents=True, exist_ok=True)
+            env.folder.symlink_to(users)
+        try:
+            return make(name)
+        except MissingPart as missing:
+            pytest.skip(missing.found)
+
+    return interpreter
+
+
 @dataclass(frozen=True)
 class Ran:
     """How a command ended."""

@@ -47,6 +47,7 @@ def convert(source: str, out: str, program: str) -> dict[str, Any]:
     folded = _folded(Path(source), inputs, work)
     try:
         model = boundary.read(_converted(folded, inputs, work, asked))
+        _check_operators(model, folded, asked)
         _fit(model, inputs, outputs, _reference(folded, Path(program), asked), asked)
     except SeatrialError as error:
         flow = sorted({node.op_type for node in _graph(folded).node} & set(FLOW))
@@ -125,6 +126,15 @@ def _converted(model: Path, inputs: Sequence[TensorSpec], work: Path, asked: str
     return made
 
 
+def _check_operators(model: Any, graph: Path, asked: str) -> None:
+    """Refuse what onnx2tf left under a name of its own (``ONNX_UNIQUE``), since no runtime knows it."""
+    custom = boundary.custom_operators(model)
+    if custom:
+        kinds = {f"ONNX_{node.op_type.upper()}": node.op_type for node in _graph(graph).node}
+        names = ", ".join(sorted({kinds.get(name, name) for name in custom}))
+        raise Unsupported(asked, f"TFLite has no operator for {names}", TODO)
+
+
 def _operator(error: BaseException) -> str:
     """The node that onnx2tf was at when it failed, from the frames of its traceback."""
     found, trace = "", error.__traceback__
@@ -167,7 +177,8 @@ def _fit(
     found = _run(model, feed, asked)
     for spec in outputs:
         port = _port(model, "outputs", spec, asked)
-        if not _fit_output(model, port, found[spec.name], wanted[spec.name]):
+        # A shape that it says and doesn't keep would mislead whoever reads the file.
+        if port.shape != found[spec.name].shape or not fit_output(model, port, found[spec.name], wanted[spec.name]):
             raise _differs(asked, spec, port)
 
 
@@ -180,7 +191,7 @@ def _port(model: Any, side: str, spec: TensorSpec, asked: str) -> boundary.Port:
     return port
 
 
-def _fit_output(model: Any, port: boundary.Port, found: ndarray, wanted: ndarray) -> bool:
+def fit_output(model: Any, port: boundary.Port, found: ndarray, wanted: ndarray) -> bool:
     """Whether it answers in the wanted shape, which a last operation may have to see to.
 
     Several can do so where sizes are equal: the values of one sample decide.

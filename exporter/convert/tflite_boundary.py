@@ -73,6 +73,11 @@ def _dtype(kind: int) -> str:
     return str(names[kind]).lower()
 
 
+def custom_operators(model: Any) -> list[str]:
+    """Names of the operators that aren't TFLite's own."""
+    return [entry.customCode.decode() for entry in model.operatorCodes if entry.customCode]
+
+
 def reshape_input(model: Any, port: Port, shape: Sequence[int]) -> None:
     """Let it take another shape with as many elements."""
     outside = _new_end(model, port, shape)
