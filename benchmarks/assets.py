@@ -1,5 +1,7 @@
 """Lay out the demo's data from installed packages: `python -P benchmarks/assets.py OUT`.
 
+With `--unpack`, OUT is a folder of downloaded wheels instead: the models in them are laid out beside them.
+
 OUT/evaluate/     the 20 ImageNet photos of foolbox; `labels.csv` (header `file,label`, integer class index)
 OUT/calibration/  100 crops of the colour photos of scikit-image, none of them scored
 
@@ -16,11 +18,13 @@ import random
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 # Photographs only: scikit-image's other colour images are charts, drawings, pictures from a telescope, a
 # microscope and an eye doctor, and the right eye's view of the motorcycle, which is the left one over again.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+MODEL_FILES = (".onnx", ".tflite", ".h5", ".pth", ".safetensors", ".mltk.zip", ".json", ".txt", ".png")
 CROPS_PER_PHOTO = 20
 SEED = 20
 
@@ -29,8 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Write both folders below OUT and say what lies there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("out", type=Path, help="folder that gets evaluate/ and calibration/")
-    out: Path = parser.parse_args(arguments).out
+    parser.add_argument("--unpack", action="store_true", help="lay out the models of the wheels in OUT")
+    options = parser.parse_args(arguments)
+    out: Path = options.out
     try:
+        if options.unpack:
+            print(f"{out}: {unpack(out)} files out of wheels")
+            return 0
         scored = write_evaluate(out / "evaluate")
         crops = write_calibration(out / "calibration")
     except (FileNotFoundError, FileExistsError) as problem:
@@ -80,6 +89,34 @@ def write_calibration(folder: Path) -> int:
                 crop = ImageOps.mirror(crop)
             crop.save(folder / f"{Path(name).stem}_{index:02d}.png")
     return CROPS_PER_PHOTO * len(PHOTOS)
+
+
+def unpack(folder: Path) -> int:
+    """Lay out what belongs to models of every wheel in a folder, in OUT/PACKAGE/; return how many files.
+
+    The archives inside (``.mltk.zip``) are laid out too, each in a folder of its name.
+    """
+    count = 0
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise FileNotFoundError(f"no wheels in {folder}; `make bench-coverage` downloads them")
+    for wheel in wheels:
+        package = wheel.name.split("-")[0]
+        with zipfile.ZipFile(wheel) as archive:
+            count += _members(archive, folder / package)
+    for inner in sorted(folder.rglob("*.mltk.zip")):
+        with zipfile.ZipFile(inner) as archive:
+            count += _members(archive, inner.with_name(inner.name.removesuffix(".mltk.zip")))
+    return count
+
+
+def _members(archive: zipfile.ZipFile, out: Path) -> int:
+    wanted = [name for name in archive.namelist() if name.endswith(MODEL_FILES)]
+    for name in wanted:
+        if name.startswith("/") or ".." in Path(name).parts:
+            raise FileNotFoundError(f"{archive.filename} wants to write to {name}")
+        archive.extract(name, out)
+    return len(wanted)
 
 
 def package_folder(package: str, *below: str) -> Path:
