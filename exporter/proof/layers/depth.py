@@ -66,7 +66,8 @@ class Depth:
         bar_db: what every tensor must hold, in dB.
         samples: names of the inputs that both ran on.
         rows: in the order of execution.
-        culprit: the layer to blame; None where all is well.
+        culprit: the layer to blame; None where all is well. In int8, which adds noise all along, the layer that adds
+            most.
     """
 
     target: str
@@ -76,15 +77,20 @@ class Depth:
     rows: list[Row] = field(default_factory=list)
     culprit: Culprit | None = None
 
+    @property
+    def mark(self) -> str:
+        """What the culprit is called."""
+        return "most noise" if self.precision == "int8" else "first wrong"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""
-        return asdict(self)
+        return {**asdict(self), "mark": self.mark}
 
 
 def table(depth: Depth) -> list[list[str]]:
     """Rows of text: module, type, SQNR in dB, the artifact's operation, a mark on the culprit."""
     marked = depth.culprit.row if depth.culprit else -1
-    return [[*_cells(row), "culprit" if i == marked else ""] for i, row in enumerate(depth.rows)]
+    return [[*_cells(row), depth.mark if i == marked else ""] for i, row in enumerate(depth.rows)]
 
 
 def _cells(row: Row) -> Sequence[str]:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..parity import CEILING_DB
+from ..parity import BARS_DB, CEILING_DB
 from .match import Matches
 from .record import Node, Tap
 
@@ -206,7 +206,12 @@ def _region(start: int, consumers: Sequence[Sequence[int]], causes: Sequence[set
 
 
 def _before(support: Support, index: int) -> int:
-    """The same, or an operation before it where the SQNR fell steeply without passing the bar."""
+    """The same, or an operation before it where the SQNR fell steeply without passing the bar.
+
+    Only in fp32: coarser precisions lose that much at their first operation.
+    """
+    if support.bar < BARS_DB["fp32"]:
+        return index
     _, ancestors = support.back(index, lambda i: False)
     for i in sorted(ancestors):
         own = support.own[i]
@@ -241,14 +246,17 @@ def _same_numbers(reference: Tap, ours: int, artifact: Tap, theirs: int) -> bool
 
 
 def _fault(reference: Tap, support: Support, index: int) -> Fault:
-    """With those that share its operation: up to the first of a type that is seen where all is well."""
-    seen, consumers = _seen(support), reference.consumers()
+    """With those that share its operation: up to the first of a type that is seen where all is well, or to a join."""
+    seen, consumers, nodes = _seen(support), reference.consumers(), reference.nodes
     group = [index]
-    while seen.get(reference.nodes[group[-1]].type, 1.0) < 0.5:
-        after = consumers[group[-1]]
-        if len(after) != 1 or reference.nodes[group[-1]].is_output:
+    while not nodes[group[-1]].is_output and len(consumers[group[-1]]) == 1:
+        after = consumers[group[-1]][0]
+        # Where nothing was seen yet: every converter folds a batch norm into the convolution before it.
+        unknown = 0.0 if nodes[after].type.lower().startswith("batch") else 1.0
+        joins = sum(not nodes[i].fixed for i in nodes[after].inputs) > 1
+        if joins or seen.get(nodes[group[-1]].type, unknown) >= 0.5:
             break
-        group.append(after[0])
+        group.append(after)
     return Fault(index, group, support.level(index), support.own[group[-1]])
 
 
@@ -267,17 +275,35 @@ def artifact_op(ours: Support, theirs: Support, matches: Matches, fault: Fault, 
     after = [i for i, node in enumerate(theirs.nodes) if not node.is_input and near & theirs.back(i, theirs.visible)[0]]
     modules = {ours.nodes[i].path for i in fault.group}
     named = [i for i in after if module_of(theirs.nodes[i].op, paths) in modules]
-    wrong = theirs.first_wrong()
+    first = theirs.first_wrong()
+    wrong = [i for i in after if not theirs.ok[i] and not theirs.nodes[i].moves]
     for group in (
-        [i for i in named if i in wrong],
+        [i for i in named if i in first],
         named,
-        [i for i in after if i in wrong and not theirs.nodes[i].moves],
-        [i for i in after if not theirs.ok[i]],
+        _alike(ours, theirs, fault, wrong, near),
+        [i for i in wrong if i in first],
         wrong,
+        first,
     ):
         if group:
             return theirs.nodes[group[0]].op
     return ""
+
+
+def _alike(ours: Support, theirs: Support, fault: Fault, wrong: Sequence[int], near: set[int]) -> list[int]:
+    """Of the wrong operations those that do what the culprit does: a product, or something element by element.
+
+    Where nothing does the latter any more, a converter lost it: then the operation whose output lacks it.
+    """
+    if any(is_product(ours.nodes[i].type) for i in fault.group):
+        return [i for i in wrong if is_product(theirs.nodes[i].type)]
+    node = ours.nodes[fault.index]
+    if len(node.inputs) != 1 or node.shape != ours.nodes[node.inputs[0]].shape:
+        return []
+    size = math.prod(node.shape)
+    next_to = [i for i in wrong if len(theirs.nodes[i].inputs) == 1 and near & set(theirs.nodes[i].inputs)]
+    same = [i for i in next_to if math.prod(theirs.nodes[i].shape) == size and not is_product(theirs.nodes[i].type)]
+    return same or sorted(near)
 
 
 def module_of(op: str, paths: Mapping[str, str]) -> str | None:

@@ -8,8 +8,8 @@ from html import escape
 
 from .depth import Depth, Row
 
-WIDTH, HEIGHT = 960, 340
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 46, 66
+WIDTH, HEIGHT = 960, 352
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 58, 66
 _LETTER = 6.6
 """About the width of one letter, in the picture's units."""
 
@@ -83,15 +83,13 @@ def _rules(scale: _Scale) -> str:
 
 def _stages(rows: Sequence[Row], scale: _Scale) -> str:
     """Names of the network's parts under the picture, where they begin and there is room."""
-    parts, free, before = [], 0.0, None
-    level = next((n for n in (1, 2, 3) if len({_stage(row, n) for row in rows}) >= 6), 1)
+    parts, free, before = [], 0.0, ""
     y = HEIGHT - BOTTOM
-    for i, row in enumerate(rows):
-        stage, x = _stage(row, level), scale.x(i)
+    for i, stage in enumerate(_stage_names(rows)):
+        x = scale.x(i)
         if stage and stage != before:
             parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 6}"/>')
-            fits = x + len(stage) * _LETTER < WIDTH
-            if x >= free and fits:
+            if x >= free and x + len(stage) * _LETTER < WIDTH:
                 parts.append(f'<text x="{x:.1f}" y="{y + 20}">{escape(stage)}</text>')
                 free = x + (len(stage) + 1.5) * _LETTER
         before = stage or before
@@ -99,8 +97,14 @@ def _stages(rows: Sequence[Row], scale: _Scale) -> str:
     return "".join(parts)
 
 
-def _stage(row: Row, level: int) -> str:
-    return ".".join(row.path.replace("/", ".").strip(".").split(".")[:level])[:28]
+def _stage_names(rows: Sequence[Row]) -> list[str]:
+    """The beginning of each row's path: one part of it, and another while one name covers much of the network."""
+    parts = [row.path.replace("/", ".").strip(".").split(".") for row in rows]
+    names = [path[0] for path in parts]
+    for level in (2, 3):
+        many = {name for name in names if names.count(name) > 0.4 * len(names)}
+        names = [".".join(path[:level]) if name in many else name for path, name in zip(parts, names, strict=True)]
+    return [name[:28] for name in names]
 
 
 def _bar(depth: Depth, scale: _Scale) -> str:
@@ -108,7 +112,7 @@ def _bar(depth: Depth, scale: _Scale) -> str:
     text = f"the outputs' bar: {depth.bar_db:g} dB"
     return (
         f'<line class="bar" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="needed" x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end">{text}</text>'
+        f'<text class="needed" x="{LEFT + 4}" y="{y - 5:.1f}">{text}</text>'
     )
 
 
@@ -131,7 +135,7 @@ def _culprit(depth: Depth, scale: _Scale) -> str:
     if not found:
         return ""
     x = scale.x(found.row)
-    text = f"{found.path or 'the model'}: {found.type}"
+    text = f"{depth.mark}: {found.path or 'the model'}, {found.type}"
     wide = len(text) * _LETTER * 1.1
     left = min(max(x - wide / 2, LEFT), WIDTH - RIGHT - wide)
     tip = f"{x:.1f},{TOP - 2} {x - 5:.1f},{TOP - 10} {x + 5:.1f},{TOP - 10}"
