@@ -117,7 +117,7 @@ TABLE = {
             ),
             ("onnxruntime", "psutil"),
             download_mb=273,
-            disk_mb=454,
+            disk_mb=431,
             seconds=30,
             untested="it was made, and never run on a GPU; CUDA 13 and cuDNN 9 must be on the machine",
         ),

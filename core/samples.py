@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 
@@ -19,7 +19,9 @@ def save(path: Path | str, feeds: Iterable[Mapping[str, ndarray]]) -> None:
     """Write feeds under the keys ``"{index:04d}/{name}"``; the file appears whole or not at all."""
     import numpy as np
 
-    arrays = {f"{i:04d}/{name}": np.asarray(array) for i, feed in enumerate(feeds) for name, array in feed.items()}
+    arrays: dict[str, Any] = {
+        f"{i:04d}/{name}": np.asarray(array) for i, feed in enumerate(feeds) for name, array in feed.items()
+    }
     for key, array in arrays.items():
         if array.dtype.hasobject:  # savez would pickle it; only numpy 2.1 can be told not to
             raise ValueError(f"{key} holds objects")

@@ -236,7 +236,7 @@ def _has_pip(python: Path) -> bool:
     asked = [str(python), "-I", "-m", "pip", "--version"]
     ran = subprocess.run(asked, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     found = re.match(r"pip (\d+)\.(\d+)", ran.stdout)
-    return bool(found) and tuple(map(int, found.groups())) >= (22, 3)
+    return found is not None and tuple(map(int, found.groups())) >= (22, 3)
 
 
 def _do(env: Environment, command: list[str], failed: str) -> None:

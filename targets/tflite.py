@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConverterFailed, UsageError
+from ..core.errors import ConverterFailed, Unsupported, UsageError
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
 
@@ -90,6 +90,13 @@ class TfLite:
         resolver = _RESOLVERS[settings.get("delegate", "xnnpack")]
         return _EXAMPLE.format(imports=self.imports, threads=settings["threads"], resolver=resolver)
 
+    def on(self, provider: str) -> dict[str, Any]:
+        """See `Target.on`."""
+        if provider != "cpu":
+            todo = "leave --provider away; GPU and NPU delegates live on phones"
+            raise Unsupported(f"{self.name} with provider={provider}", "its Python runtime has the CPU alone", todo)
+        return {}
+
     def open(self, path: Path, settings: Settings) -> TfLiteSession:
         """See `Target.open`."""
         return TfLiteSession(path, checked(self.name, settings, _ALLOWED), self.modules)
@@ -166,6 +173,7 @@ class TfLiteSession:
         where = {"XNNPACK": len(taken), "builtin": len(plain) - len(taken)}
         return {
             "precision": majority(heavy, "fp32"),
+            "asked": "XNNPACK" if self._delegate == "xnnpack" else "builtin",
             "where": {key: count for key, count in where.items() if count},
             "ops": dict(Counter(op["op_name"] for op in plain)),
             "heavy": dict(heavy),
@@ -180,7 +188,7 @@ def _narrowed(name: str, array: ndarray, dtype: type) -> ndarray:
     """Whole numbers in the type that the file takes: converters narrow int64 to int32 where they can."""
     if array.dtype == dtype or array.dtype.kind not in "iu" or dtype.__name__ not in ("int32", "int64"):
         return array
-    narrow = array.astype(dtype)
+    narrow: ndarray = array.astype(dtype)
     if (narrow != array).any():
         found = f"{name} holds numbers beyond {dtype.__name__}, which the file takes"
         raise UsageError("an input for tflite", found, "give smaller numbers")
