@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,28 +16,11 @@ EXIT = {"PASS": 0, "REGRESS": 1, "INCONCLUSIVE": 0, "INVALID": 4, "NEW": 4, "MIS
 EXIT_STRICT = {**EXIT, "INCONCLUSIVE": 3}
 
 
-class Percent(click.ParamType[float]):
-    """`5%` or `0.05`; a bare `5` could mean either and is refused."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """To a fraction."""
-        text = str(value).strip()
-        try:
-            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            self.fail(f"{value!r} is not a share; write 5% or 0.05", param, ctx)
-        if not 0 <= number < 1:
-            self.fail(f"{value!r} is not between 0 and 100 %; write 5% or 0.05", param, ctx)
-        return number
-
-
 @click.command("compare")
 @click.argument("base")
 @click.argument("candidate")
-@click.option("--tolerate", type=Percent(), default="1%", show_default=True, help="Red when proven slower by more.")
-@click.option("--detect", type=Percent(), help="Green only when such a slowdown is excluded. [5%, --quick: 10%]")
+@click.option("--tolerate", type=ui.Percent(), default="1%", show_default=True, help="Red when proven slower by more.")
+@click.option("--detect", type=ui.Percent(), help="Green only when such a slowdown is excluded. [5%, --quick: 10%]")
 @click.option("--quick", is_flag=True, help="One look at 5 launches of fewer rounds: weaker.")
 @click.option("--strict", is_flag=True, help="INCONCLUSIVE exits 3 instead of 0.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of both, instead of each bundle's own.")

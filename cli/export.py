@@ -25,6 +25,14 @@ from . import ui
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="That the bundle ships with.")
 @click.option("--allow-mismatch", is_flag=True, help="Pack in spite of a failed check; the manifest says so.")
 @click.option("--bucket", multiple=True, metavar="AXIS=32,128", help="One bundle for each of these sizes.")
+@click.option("--provider", default="", help="cuda, tensorrt, ... (onnxruntime); GPU, NPU, AUTO (openvino).")
+@click.option(
+    "--require-placement",
+    type=ui.Percent(whole=True),
+    default=0.0,
+    metavar="95%",
+    help="Share of the nodes that the provider must run.",
+)
 @click.option("--create-env", is_flag=True, help="Make the environments that a route needs.")
 @click.option("--in-process", is_flag=True, help="Run the model's own code in this process, for a debugger.")
 @click.option("--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing.")
@@ -37,6 +45,8 @@ def command(
     threads: int,
     allow_mismatch: bool,
     bucket: tuple[str, ...],
+    provider: str,
+    require_placement: float,
     create_env: bool,
     in_process: bool,
     dry_run: bool,
@@ -69,6 +79,8 @@ def command(
             threads=threads,
             allow_mismatch=allow_mismatch,
             bucket=bucket,
+            provider=provider,
+            require_placement=require_placement,
             create_env=create_env,
             in_process=in_process,
             say=say,

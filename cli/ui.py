@@ -32,6 +32,26 @@ def progress(animated: bool = False) -> Iterator[Callable[[str], None]]:
         yield lambda text: bar.update(task, description=text, refresh=True)
 
 
+class Percent(click.ParamType[float]):
+    """`5%` or `0.05`; a bare `5` could mean either and is refused."""
+
+    name = "percent"
+
+    def __init__(self, whole: bool = False) -> None:
+        self.whole = whole  # whether 100 % makes sense
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """To a fraction."""
+        text = str(value).strip()
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is not a share; write 5% or 0.05", param, ctx)
+        if not (0 <= number < 1 or (self.whole and number == 1)):
+            self.fail(f"{value!r} is not between 0 and 100 %; write 5% or 0.05", param, ctx)
+        return number
+
+
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:
     """``("a=1", "b=2")`` as a mapping."""
     found = {}

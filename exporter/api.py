@@ -62,6 +62,8 @@ def export(
     bucket: Sequence[str] = (),
     overwrite: bool = False,
     allow_mismatch: bool = False,
+    provider: str = "",
+    require_placement: float = 0.0,
     create_env: bool = False,
     in_process: bool = False,
     limits: Limits = Limits(),
@@ -83,6 +85,8 @@ def export(
         bucket: dimensions to fix to several sizes, a bundle for each: ``ids.1=32,128``.
         overwrite: replace bundles that exist, once the new ones are whole.
         allow_mismatch: pack in spite of a failed check; the manifest says so.
+        provider: that runs it: ``cuda``, ``tensorrt``, ... for onnxruntime, ``GPU``, ``NPU``, ``AUTO`` for openvino.
+        require_placement: share of the nodes that it must run; less fails.
         create_env: make the environments that a route needs; else a missing one is an error with the command.
         in_process: run the user's code in this process, for a debugger.
         limits: time and memory of each converter.
@@ -113,7 +117,7 @@ def export(
                 request = replace(request, precisions=kinds)
                 outs = _free_folders(request, output, source, buckets, overwrite)
             prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
-            exporter = _Exporter(builder, prover, program, threads, allow_mismatch)
+            exporter = _Exporter(builder, prover, program, threads, allow_mismatch, provider, require_placement)
             for name in request.targets:
                 for kind in request.precisions:
                     made.append((outs[name, kind, _sizes_name(fixed)], exporter.make(name, kind)))
@@ -299,6 +303,8 @@ class _Exporter:
     program: Program
     threads: int
     allow_mismatch: bool
+    provider: str
+    require_placement: float
 
     def make(self, target: str, precision: str) -> _Made:
         """The artifact of the first route whose proof holds.
@@ -328,8 +334,17 @@ class _Exporter:
             lost = [*base.lost, f"{route_label(base.route)}: {failed.found}"]
 
     def _prove(self, artifact: Artifact) -> Proof:
-        settings = require(artifact.target).settings(artifact.precision, self.threads)
+        target = require(artifact.target)
+        settings = target.settings(artifact.precision, self.threads)
+        if self.provider:
+            settings |= target.on(self.provider)
         proof = self.prover.prove(artifact, [settings])[0]
+        share = _share(proof.placement)
+        if share < self.require_placement:
+            text = (
+                f"{proof.placement['asked']} runs {share:.1%} of the nodes, {self.require_placement:.1%} were asked for"
+            )
+            proof = replace(proof, problems=[*proof.problems, text])
         if proof.error and proof.outputs is None:
             error = proof.error
             error.asked = f"{self.program.name} for {artifact.target}, {artifact.precision}"
@@ -337,6 +352,12 @@ class _Exporter:
             error.todo = error.todo or "nothing was packed; try another --target, or look at how it was converted"
             raise error
         return proof
+
+
+def _share(placement: Mapping[str, Any]) -> float:
+    """Of the nodes, those that the provider which was asked for runs."""
+    where = placement.get("where", {})
+    return float(where.get(placement.get("asked"), 0)) / (sum(where.values()) or 1)
 
 
 def mismatch(

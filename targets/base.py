@@ -43,7 +43,8 @@ class Session(Protocol):
         """One inference over what was bound; returns when it is done."""
 
     def placement(self) -> dict[str, Any]:
-        """What really ran: ``precision`` (of the heavy operators), ``where`` (provider → nodes), ``ops``."""
+        """What really ran: ``precision`` (of the heavy operators), ``asked`` (the provider that should),
+        ``where`` (provider → nodes), ``ops``."""
 
     def close(self) -> None:
         """Let go of the runtime's memory."""
@@ -76,6 +77,13 @@ class Target(Protocol):
 
     def example(self, settings: Settings) -> str:
         """Python source of ``open_model(path)`` → ``run(feed) -> dict``, for a bundle's own scripts."""
+
+    def on(self, provider: str) -> dict[str, Any]:
+        """Settings that put a model on a provider or device: ``cuda``, ``GPU``.
+
+        Raises:
+            Unsupported: this runtime has no such thing.
+        """
 
     def open(self, path: Path, settings: Settings) -> Session:
         """Load a model's main file."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, and by the providers that an installed build has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import environments
+from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
 
@@ -21,8 +23,25 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disabled": "ORT_DISABLE_ALL",
 }
-_ALLOWED: dict[str, Sequence[Any] | None] = {"threads": None, "graph_optimization": tuple(_LEVELS)}
-_PROVIDER = "CPUExecutionProvider"
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+}
+# CUDA computes fp32 in TF32 (10 bits of fraction) unless told not to: fp32 means fp32.
+_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_GPU = ("cuda", "tensorrt")
+_ALLOWED: dict[str, Sequence[Any] | None] = {
+    "threads": None,
+    "graph_optimization": tuple(_LEVELS),
+    "provider": tuple(_PROVIDERS),
+}
 # ONNX Runtime spells element types as in C++.
 _DTYPES = {"float": "float32", "double": "float64"}
 
@@ -33,7 +52,7 @@ def open_model(path):
     options = ort.SessionOptions()
     options.intra_op_num_threads = {threads}
     options.graph_optimization_level = ort.GraphOptimizationLevel.{level}
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), options, providers={providers!r})
     names = [output.name for output in session.get_outputs()]
     return lambda feed: dict(zip(names, session.run(names, feed)))
 """
@@ -72,7 +91,17 @@ class OnnxRuntime:
 
     def example(self, settings: Settings) -> str:
         """See `Target.example`."""
-        return _EXAMPLE.format(threads=settings["threads"], level=_LEVELS[settings.get("graph_optimization", "all")])
+        level = _LEVELS[settings.get("graph_optimization", "all")]
+        return _EXAMPLE.format(threads=settings["threads"], level=level, providers=_providers(settings))
+
+    def on(self, provider: str) -> dict[str, Any]:
+        """See `Target.on`."""
+        return {"provider": provider}
+
+    def interpreter(self, settings: Settings) -> Path | None:
+        """See `targets.interpreter`: onnxruntime-gpu can't be installed beside onnxruntime."""
+        gpu = settings.get("provider") in _GPU and not version_of("onnxruntime-gpu")
+        return environments.ready("onnxruntime-gpu") if gpu else None
 
     def open(self, path: Path, settings: Settings) -> OrtSession:
         """See `Target.open`."""
@@ -101,7 +130,13 @@ class OrtSession:
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = profile
-        return ort.InferenceSession(str(self._path), options, providers=[_PROVIDER])
+        asked = self._settings.get("provider", "cpu")
+        able = ort.get_available_providers()
+        if _PROVIDERS[asked] not in able:
+            known = ", ".join(name for name, full in _PROVIDERS.items() if full in able)
+            todo = "seatrial env create onnxruntime-gpu" if asked in _GPU else "install a build that has it"
+            raise MissingPart(f"onnxruntime with provider={asked}", f"this build has: {known}", todo)
+        return ort.InferenceSession(str(self._path), options, providers=_providers(self._settings))
 
     def run(self, feed: Mapping[str, ndarray]) -> dict[str, ndarray]:
         """See `Session.run`."""
@@ -136,11 +171,22 @@ class OrtSession:
         for event in nodes:
             if is_heavy(event["args"]["op_name"]):
                 weights[_precision(event["args"])] += event["dur"] + 1
-        return {"precision": majority(weights, "fp32"), "where": dict(where), "ops": dict(ops)}
+        asked = _PROVIDERS[self._settings.get("provider", "cpu")]
+        if not where[asked]:
+            what = f"onnxruntime with provider={self._settings['provider']}"
+            raise ConverterFailed(what, f"it ran no node; {', '.join(where)} ran all", "choose another --provider")
+        return {"precision": majority(weights, "fp32"), "asked": asked, "where": dict(where), "ops": dict(ops)}
 
     def close(self) -> None:
         """See `Session.close`."""
         self._binding = self._session = None
+
+
+def _providers(settings: Settings) -> list[Any]:
+    """The provider that was asked for, then the CPU for what it can't take."""
+    name = _PROVIDERS[settings.get("provider", "cpu")]
+    first = (name, _OPTIONS[name]) if name in _OPTIONS else name
+    return [first] if name == _PROVIDERS["cpu"] else [first, _PROVIDERS["cpu"]]
 
 
 def _precision(args: dict[str, Any]) -> str:

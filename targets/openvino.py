@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, with the precision always pinned: its own default may be bf16."""
+"""OpenVINO, with the precision always pinned: its own default may be bf16."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
 
@@ -17,6 +18,7 @@ _ALLOWED: dict[str, Sequence[Any] | None] = {
     "threads": None,
     "inference_precision": ("f32", "bf16", "default"),
     "execution_mode": ("performance", "accuracy"),
+    "device": ("CPU", "GPU", "NPU", "AUTO"),
 }
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 
@@ -25,7 +27,7 @@ def open_model(path):
     import openvino as ov
 
     config = {config!r}
-    model = ov.Core().compile_model(str(path), "CPU", config)
+    model = ov.Core().compile_model(str(path), {device!r}, config)
     names = [output.get_any_name() for output in model.outputs]
 
     def run(feed):
@@ -70,7 +72,11 @@ class OpenVino:
 
     def example(self, settings: Settings) -> str:
         """See `Target.example`."""
-        return _EXAMPLE.format(config=_config(settings))
+        return _EXAMPLE.format(config=_config(settings), device=settings.get("device", "CPU"))
+
+    def on(self, provider: str) -> dict[str, Any]:
+        """See `Target.on`."""
+        return {"device": provider.upper()}
 
     def open(self, path: Path, settings: Settings) -> OvSession:
         """See `Target.open`."""
@@ -83,7 +89,12 @@ class OvSession:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         import openvino as ov
 
-        self._model = ov.Core().compile_model(str(path), "CPU", _config(settings))
+        core = ov.Core()
+        self._device = settings.get("device", "CPU")
+        if self._device != "AUTO" and not any(d.startswith(self._device) for d in core.available_devices):
+            found = f"it sees here: {', '.join(core.available_devices)}"
+            raise MissingPart(f"openvino on {self._device}", found, "install the driver of that device")
+        self._model = core.compile_model(str(path), self._device, _config(settings))
         self._request = self._model.create_infer_request()
         self.inputs = [_spec(port) for port in self._model.inputs]
         self.outputs = [_spec(port) for port in self._model.outputs]
@@ -118,10 +129,14 @@ class OvSession:
             if is_heavy(kind):
                 runtime = _text(info, "runtimePrecision")
                 weights[_PRECISIONS.get(runtime, runtime)] += 1
-        device = self._model.get_property("EXECUTION_DEVICES")
+        devices = self._model.get_property("EXECUTION_DEVICES")
+        if self._device != "AUTO" and not any(name.startswith(self._device) for name in devices):
+            found = f"{', '.join(devices)} ran it"
+            raise ConverterFailed(f"openvino on {self._device}", found, "choose another --provider")
         return {
             "precision": majority(weights, "fp32"),
-            "where": {name: sum(ops.values()) for name in device},
+            "asked": self._device if self._device != "AUTO" else devices[0],
+            "where": {name: sum(ops.values()) for name in devices},
             "ops": dict(ops),
             "heavy": dict(weights),
         }
@@ -133,11 +148,9 @@ class OvSession:
 
 def _config(settings: Settings) -> dict[str, Any]:
     precision = settings.get("inference_precision", "f32")
-    config = {
-        "INFERENCE_NUM_THREADS": settings.get("threads", 1),
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if settings.get("device", "CPU") == "CPU":  # others refuse what only a CPU has
+        config |= {"INFERENCE_NUM_THREADS": settings.get("threads", 1), "NUM_STREAMS": 1}
     if precision != "default":
         config["INFERENCE_PRECISION_HINT"] = precision
     if settings.get("execution_mode") == "accuracy":

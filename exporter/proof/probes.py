@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...core.errors import UsageError
 from ...core.specs import TensorSpec
+from .parity import CONSTANT
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -56,7 +57,7 @@ def build(
     main += [(f"noise {seed}", _noise(inputs, example, seed + 1)) for seed in range(SEEDS)]
     main += [(f"real {i}", dict(feed)) for i, feed in enumerate(real)]
     edges: Named = []
-    for name, value in (("zeros", 0.0), ("low", -1.0), ("high", 1.0)):
+    for name, value in zip(CONSTANT, (0.0, -1.0, 1.0), strict=True):
         edges.append((name, {spec.name: _constant(spec, example[spec.name], value) for spec in inputs}))
     edges += _corners(inputs, example, limits)
     return main, edges
