@@ -13,8 +13,9 @@ from ..core.bundle import Bundle
 from ..core.errors import CannotDo, CheckFailed, Unsupported, UsageError
 from ..core.paths import check_free, check_readable, writing
 from ..core.process import Limits
+from ..devices import environments
 from ..devices.facts import host_facts
-from ..targets import require
+from ..targets import get, require
 from . import as_is, quantize, sizes
 from .build import Artifact, Builder, cant_free, route_label
 from .convert import STEPS, routes
@@ -101,6 +102,10 @@ def export(
     source = source_of(model, **reading)
     data = {"calibration": calibration, "evaluate": evaluate}
     asked = listed(precision)
+    for name in listed(target) if create_env else ():
+        env = getattr(get(name), "environment", "")
+        if env and get(name).probe():
+            environments.make(env, say=say)
     request = check(source, target, asked or ("fp32",), {use: Path(path) for use, path in data.items() if path})
     buckets = list(product(*(sizes.bucket(text) for text in bucket)))
     outs = _free_folders(request, output, source, buckets, overwrite)

@@ -288,7 +288,7 @@ class Builder:
             out.parent.mkdir(parents=True)
             (out.parent / "error.json").write_text(json.dumps(error))
             return
-        tools.write(part, step.needs, source)
+        tools.write(part, step.needs, source, step.environment)
         part.rename(out.parent)
 
     def product(self, steps: Sequence[Step]) -> Path:

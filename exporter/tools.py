@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..core import environments
 from ..targets.base import version_of
 
 FILE = "tools.json"
@@ -25,6 +26,7 @@ def read(model: Path) -> dict[str, str]:
     return found
 
 
-def write(folder: Path, modules: Iterable[str], source: Path) -> None:
-    """Record that these modules made the product in `folder` out of `source`."""
-    (folder / FILE).write_text(json.dumps({**read(source), **versions(modules)}))
+def write(folder: Path, modules: Iterable[str], source: Path, environment: str = "") -> None:
+    """Record that these modules, or an environment's, made the product in `folder` out of `source`."""
+    there = {environment: environments.pinned(environment, environment)} if environment else {}
+    (folder / FILE).write_text(json.dumps({**read(source), **versions(modules), **there}))

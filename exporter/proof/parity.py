@@ -129,9 +129,10 @@ def compare(
     problems = [p for out in main for p in _problems(out, precision, BARS_DB[precision], "")]
     edge_outputs = []
     for constant in (True, False):
-        asked, want, have = ([side[i] for i in finite if (edges[0][i] in CONSTANT) == constant] for side in edges)
-        if not asked:
+        chosen = [i for i in finite if (edges[0][i] in CONSTANT) == constant]
+        if not chosen:
             continue
+        asked, (want, have) = [edges[0][i] for i in chosen], ([side[i] for i in chosen] for side in edges[1:])
         outputs = [_output(n, powers[n], asked, want, have, edge=True) for n in reference[0]]
         edge_outputs += outputs
         bar = CONSTANT_EDGES_DB.get(precision, BARS_DB[precision]) if constant else BARS_DB[precision]

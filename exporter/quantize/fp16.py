@@ -36,7 +36,7 @@ def onnxruntime(model: str, out: str) -> dict[str, Any]:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    from ..sources.onnx_file import store
+    from ..onnx_text import store
 
     try:
         half = convert_float_to_float16(onnx.load(model), keep_io_types=True)

@@ -51,6 +51,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         outputs=[TensorSpec(s.name, s.dtype, free.get(s.name, s.shape)) for s in answers.outputs],
         main=answers.main,
         edges=answers.edges,
+        notes=answers.notes,
         data=answers.data,
         sizes=limits,
         tools={"onnxruntime": target.version()},

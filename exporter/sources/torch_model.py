@@ -131,7 +131,9 @@ class _Start:
     answers: common.Answers
     preprocess: Preprocess | None
 
-    def program(self, kind: str, model: str, outputs: list[TensorSpec], **more: Any) -> Program:
+    def program(
+        self, kind: str, model: str, outputs: list[TensorSpec], notes: Sequence[str] = (), **more: Any
+    ) -> Program:
         import torch
 
         job, given, answers = self.job, self.given, self.answers
@@ -146,6 +148,7 @@ class _Start:
             outputs=outputs,
             main=answers.main,
             edges=answers.edges,
+            notes=[*notes, *answers.notes],
             data=answers.data,
             labels=given.labels,
             preprocess=self.preprocess,
