@@ -112,7 +112,12 @@ def test_a_wheel_holds_every_module_and_data_file_under_one_name(tmp_path: Path)
     assert built.returncode == 0, built.stdout + built.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         files = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    data = [*ROOT.glob("exporter/templates/*"), *ROOT.glob("search/*.html"), *ROOT.glob("cli/*.toml"), ROOT / "py.typed"]
+    data = [
+        *ROOT.glob("exporter/templates/*"),
+        *ROOT.glob("search/*.html"),
+        *ROOT.glob("cli/*.toml"),
+        ROOT / "py.typed",
+    ]
     wanted = {f"seatrial/{p.relative_to(ROOT)}" for p in [*modules(), *data]}
     assert files == wanted | {"seatrial/__init__.py", "seatrial/__main__.py"}
 

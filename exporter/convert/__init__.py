@@ -98,6 +98,16 @@ STEPS = [
         by="older exporter",
         instead="torch → onnx",
     ),
+    Step("savedmodel", "tflite", f"{_HERE}.tf_tflite:convert", ("tensorflow",), "tensorflow", in_capture=True),
+    Step("savedmodel", "openvino", f"{_HERE}.tf_openvino:convert", ("openvino",), "openvino"),
+    Step(
+        "savedmodel",
+        "onnx",
+        f"{_HERE}.tf_onnx:convert",
+        ("tensorflow", "tf2onnx", "onnx"),
+        "tensorflow",
+        in_capture=True,
+    ),
     Step("onnx", "openvino", f"{_HERE}.onnx_openvino:convert", ("openvino",), "openvino"),
     Step("onnx", "tflite", f"{_HERE}.onnx_tflite:convert", fixed=True, environment="onnx2tf"),
 ]

@@ -1,0 +1,363 @@
+"""A TensorFlow function with named inputs and outputs, frozen into a SavedModel. Runs in a TensorFlow process."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...core import samples
+from ...core.errors import SeatrialError, Unsupported, UsageError
+from ...core.ids import content_id, file_sha256
+from ...core.samples import Feed
+from ...core.specs import TensorSpec
+from ..data import Data, cast
+from ..images import Preprocess
+from ..program import Program
+from ..proof import parity, probes
+from . import common, then, user
+from .job import Job
+
+MODEL = "savedmodel"
+SIGNATURE = "serving_default"
+MOST_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
+
+Call = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass
+class Given:
+    """What a source of the TensorFlow family gives.
+
+    Attributes:
+        call: one inference in fp32 over tensors by name; the answers by name, in their order.
+        inputs: what it takes; an axis without a size is called ``INPUT.AXIS``.
+        reference: where its answers come from, in words.
+        id_parts: what the source's id is made of.
+        example: inputs of the source's own, where it has any.
+        labels: class names, of a declared classifier.
+        preprocess: how pictures become inputs.
+        calibration: feeds of the source's own, for int8.
+        variables: the model's weights: part of the id, and of the way to tell that they are too many.
+        tools: versions of what took part.
+        notes: what a reader of the report should know.
+    """
+
+    call: Call
+    inputs: list[TensorSpec]
+    reference: str
+    id_parts: list[Any]
+    example: Feed | None = None
+    labels: list[str] | None = None
+    preprocess: Preprocess | None = None
+    calibration: list[Feed] | None = None
+    variables: Sequence[Any] = ()
+    tools: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare() -> None:
+    """What every TensorFlow process does before it imports anything of that family: the CPU, one thread, quiet."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # plain kernels: the reference shall not depend on the CPU's extensions
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    if tf.config.threading.get_intra_op_parallelism_threads() != 1:  # it may be set only before the first operator
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.random.set_seed(0)
+
+
+def refuse_boundary(job: Job) -> None:
+    """Refuse what only a torch module's boundary can be given."""
+    if job.layout == "nchw" or job.embed:
+        todo = "leave it away; only a .py's torch module can be laid out anew"
+        raise Unsupported(job.asked, "the boundary of a TensorFlow graph is left as it is (NHWC)", todo)
+
+
+def check_args(job: Job, known: Sequence[str]) -> None:
+    """Refuse an ``--arg`` that this kind of source doesn't know."""
+    for name in job.args:
+        if name not in known:
+            raise UsageError(f"--arg {name}=...", f"{job.path} takes no such option", f"known: {', '.join(known)}")
+
+
+def capture(job: Job, given: Given) -> dict[str, Any]:
+    """Freeze a function into the Program of `job`, then run the job's converters in this process.
+
+    Returns:
+        ``{"steps": [...]}``: for each converter None, or its error as data.
+
+    Raises:
+        UsageError: inputs that the model can't take, sizes or ranges that are missing.
+        Unsupported: TensorFlow can't make a graph of it.
+    """
+    _check_types(job, given.inputs)
+    specs, example = _sized(job, given)
+    run = _runner(given.call)
+    _check_fit(job, run, example)
+    folder = Path(job.folder)
+    own = {"calibration": _own_data(given)} if given.calibration else {}
+    answers = common.fill(folder, job.asked, run, specs, example, given.preprocess, job.data, job.limits, own)
+    _freeze(job, given, specs, [spec.name for spec in answers.outputs])
+    check = _check_frozen(folder, answers.main)
+    Program(
+        folder=folder,
+        name=job.name,
+        kind="savedmodel",
+        model=MODEL,
+        source_id=_source_id(given, job),
+        reference=given.reference,
+        inputs=specs,
+        outputs=_free_outputs(folder, specs, answers.outputs),
+        main=answers.main,
+        edges=answers.edges,
+        notes=[*given.notes, *answers.notes],
+        data=answers.data,
+        labels=given.labels,
+        preprocess=given.preprocess,
+        capture_db=check.sqnr_db,
+        capture_problems=check.problems,
+        sizes=job.limits,
+        tools={**_tools(), **given.tools},
+    ).save()
+    return {"steps": then.run(job)}
+
+
+def axes(name: str, shape: Sequence[int | None]) -> tuple[int | str, ...]:
+    """A TensorFlow shape as a spec's: an axis without a size is called ``INPUT.AXIS``."""
+    return tuple(f"{name}.{i}" if size is None else int(size) for i, size in enumerate(shape))
+
+
+def safe(name: str) -> str:
+    """The name in letters that every format takes."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
+    return kept if kept[:1].isalpha() else f"t_{kept}"
+
+
+def _check_types(job: Job, inputs: Sequence[TensorSpec]) -> None:
+    for spec in inputs:
+        if spec.dtype in ("string", "resource", "variant"):
+            todo = "take that part out of the model, and feed what it gives"
+            raise Unsupported(job.asked, f"the input {spec.name} is of the type {spec.dtype}", todo)
+
+
+def _sized(job: Job, given: Given) -> tuple[list[TensorSpec], Feed]:
+    """The inputs in the sizes that were asked for, and an example of them.
+
+    Axes without a size take the example's (the first one: 1), unless they were asked to stay free.
+    """
+    known = common.shaped(common.ranged(given.inputs, job.ranges, job.asked), job)
+    example = given.example
+    if example is None and job.inputs:
+        example = _read(Path(job.inputs), given.inputs)
+    if example is None:
+        example = probes.example_feed([_batch_of_one(spec, job) for spec in known], job.shapes, job.limits)
+    for spec in given.inputs:
+        _check_shape(job, spec, example[spec.name].shape)
+    example = common.fitted(example, known, job)
+    specs = []
+    for spec in known:
+        sizes = zip(spec.shape, example[spec.name].shape, strict=True)
+        specs.append(replace(spec, shape=tuple(a if isinstance(a, int) or a in job.limits else s for a, s in sizes)))
+    return specs, example
+
+
+def _batch_of_one(spec: TensorSpec, job: Job) -> TensorSpec:
+    free = spec.shape and isinstance(spec.shape[0], str) and spec.shape[0] not in job.limits
+    return replace(spec, shape=(1, *spec.shape[1:])) if free else spec
+
+
+def _read(path: Path, specs: Sequence[TensorSpec]) -> Feed:
+    asked = f"--inputs {path}"
+    arrays = samples.arrays(path, asked)
+    missing = [str(spec) for spec in specs if spec.name not in arrays]
+    if missing:
+        raise UsageError(asked, f"it has no {missing[0]}", f"it needs: {', '.join(map(str, specs))}")
+    return {spec.name: cast(arrays[spec.name], spec, asked) for spec in specs}
+
+
+def _check_shape(job: Job, spec: TensorSpec, shape: Sequence[int]) -> None:
+    fits = len(shape) == len(spec.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(spec.shape, shape, strict=True)
+    )
+    if not fits:
+        found = f"the example of {spec.name} has the shape {list(shape)}"
+        raise UsageError(job.asked, found, f"the model takes {spec}; give --shape, or --inputs FILE.npz, that fits")
+
+
+def _runner(call: Call) -> common.Run:
+    import tensorflow as tf
+
+    def run(feed: Feed) -> Feed:
+        answers = call({name: tf.constant(array) for name, array in feed.items()})
+        return {name: tf.convert_to_tensor(tensor).numpy() for name, tensor in answers.items()}
+
+    return run
+
+
+def _check_fit(job: Job, run: common.Run, example: Feed) -> None:
+    try:
+        outputs = run(example)
+    except SeatrialError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in example.items())
+        found = f"it can't take the example inputs ({shapes}): {first_line(error)}"
+        raise UsageError(job.asked, found, "give ones that fit: --inputs FILE.npz, or --shape and --range") from error
+    odd = [name for name, array in outputs.items() if array.dtype.kind not in "fiub"]
+    if odd:
+        raise Unsupported(job.asked, f"the output {odd[0]} is not made of numbers", "take that part out of the model")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of TensorFlow's says first, without the place in its own code."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+
+
+def _own_data(given: Given) -> Data:
+    feeds = given.calibration or []
+    key = content_id([[name, str(a.dtype), list(a.shape), a.tobytes().hex()] for f in feeds for name, a in f.items()])
+    return Data("get_calibration()", key, feeds)
+
+
+def _freeze(job: Job, given: Given, specs: Sequence[TensorSpec], outputs: Sequence[str]) -> None:
+    """Write the SavedModel: one signature with these sizes, weights as constants.
+
+    Variables would reach TFLite as resources that its interpreter can't initialise.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    size = sum(v.shape.num_elements() * v.dtype.size for v in map(tf.convert_to_tensor, given.variables))
+    if size > MOST_BYTES:
+        found = f"its weights take {size / 1e9:.1f} GB; a TensorFlow graph ends at 2 GB"
+        raise Unsupported(job.asked, found, "split the model")
+    names = [spec.name for spec in specs]
+    wanted = [tf.TensorSpec([a if isinstance(a, int) else None for a in s.shape], s.dtype, name=s.name) for s in specs]
+    try:
+        traced = tf.function(lambda *tensors: _flat(given.call(dict(zip(names, tensors, strict=True))), outputs))
+        frozen = convert_variables_to_constants_v2(
+            traced.get_concrete_function(*wanted), lower_control_flow=False, aggressive_inlining=True
+        )
+    except Exception as error:
+        traceback.print_exc()
+        failure = user.user_error(job.path, "TensorFlow can't make a graph of it", error)
+        raise Unsupported(job.asked, failure.found, "the log has TensorFlow's own words") from error
+    graph = canonical(frozen.graph.as_graph_def())
+    # Freezing may drop an input that nothing reads; the signature keeps it.
+    ends = {t.name for t in frozen.inputs}
+    results = [t.name for t in frozen.outputs]
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        feed = {f"{name}:0": tensor for name, tensor in zip(names, tensors, strict=True)}
+        found = tf.graph_util.import_graph_def(graph, {k: v for k, v in feed.items() if k in ends}, results, name="")
+        return dict(zip(outputs, found, strict=True))
+
+    signature = tf.function(serve, input_signature=wanted).get_concrete_function()
+    tf.saved_model.save(tf.Module(), str(Path(job.folder) / MODEL), signatures={SIGNATURE: signature})
+
+
+def _flat(answers: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    import tensorflow as tf
+
+    return [tf.convert_to_tensor(answers[name]) for name in names]
+
+
+def canonical(graph: Any) -> Any:
+    """The graph with nodes sorted, and functions renamed, so that nothing tells what the process did before.
+
+    The functions' own names end in counters, which grow in the order in which they were made; even where only names
+    differ, the order of sets does.
+    """
+    functions = sorted(graph.library.function, key=lambda f: [int(n) for n in re.findall(r"\d+", f.signature.name)])
+    known = {f.signature.name: f"function_{i}" for i, f in enumerate(functions)}
+    for function in functions:
+        function.signature.name = known[function.signature.name]
+        function.attr.pop("_original_func_name", None)
+    for node in (*graph.node, *(n for f in functions for n in f.node_def)):
+        node.op = known.get(node.op, node.op)
+        for value in node.attr.values():
+            for link in [value.func] if value.HasField("func") else value.list.func:
+                link.name = known.get(link.name, link.name)
+    for function in functions:
+        _rename_arguments(function)
+    graph.library.function.sort(key=lambda f: int(f.signature.name.removeprefix("function_")))
+    for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
+        nodes.sort(key=lambda node: node.name)
+    return graph
+
+
+def _rename_arguments(function: Any) -> None:
+    """A loop's arguments are called after its functions, counters and all."""
+    known = {arg.name: f"argument_{i}" for i, arg in enumerate(function.signature.input_arg)}
+    for arg in function.signature.input_arg:
+        arg.name = known[arg.name]
+    for node in function.node_def:
+        node.input[:] = [known.get(name, name) for name in node.input]
+    for key, value in list(function.ret.items()):
+        function.ret[key] = known.get(value, value)
+
+
+def load(folder: str | Path) -> Any:
+    """The signature of a Program's SavedModel: takes tensors by name, and gives a dict of them."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    signature = loaded.signatures[SIGNATURE]
+    signature.owner = loaded  # its tables and variables live as long as the function
+    return signature
+
+
+def _check_frozen(folder: Path, main: Sequence[str]) -> Any:
+    signature = load(folder / MODEL)
+    run = _runner(lambda feed: signature(**feed))
+    feeds, reference = (samples.load(folder / f"main_{side}.npz") for side in ("in", "out"))
+    return parity.compare("fp32", main, reference, [run(feed) for feed in feeds])
+
+
+def _free_outputs(folder: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The output specs with free dimensions named: as the input's whose size they share in every sample."""
+    free = {axis: (spec.name, i) for spec in inputs for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+    if not free:
+        return list(outputs)
+    groups = ("main", "edges")
+    feeds = [feed for g in groups for feed in samples.load(folder / f"{g}_in.npz")]
+    answers = [feed for g in groups for feed in samples.load(folder / f"{g}_out.npz")]
+    named = []
+    for spec in outputs:
+        shape: list[int | str] = list(spec.shape)
+        for i in range(len(shape)):
+            seen = [a[spec.name].shape[i] for a in answers]
+            same = [axis for axis, (name, at) in free.items() if seen == [f[name].shape[at] for f in feeds]]
+            if len(set(seen)) > 1:
+                shape[i] = same[0] if same else f"{spec.name}.{i}"
+        named.append(replace(spec, shape=tuple(shape)))
+    return named
+
+
+def _tools() -> dict[str, str]:
+    import tensorflow as tf
+
+    return {"tensorflow": tf.__version__}
+
+
+def _source_id(given: Given, job: Job) -> str:
+    """From the source's own parts (a file counts by its bytes), what was asked of its inputs, and the weights."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for variable in given.variables:
+        array = variable.numpy()
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in job.args.items()}
+    shapes = [list(spec.shape) for spec in given.inputs]
+    return content_id([given.id_parts, args, job.sizes, job.shapes, shapes, digest.hexdigest()])
