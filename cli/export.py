@@ -33,6 +33,7 @@ from . import ui
     metavar="95%",
     help="Share of the nodes that the provider must run.",
 )
+@click.option("--explain", is_flag=True, help="Show the error of each layer, also when all is well.")
 @click.option("--create-env", is_flag=True, help="Make the environments that a route needs.")
 @click.option("--in-process", is_flag=True, help="Run the model's own code in this process, for a debugger.")
 @click.option("--dry-run", is_flag=True, help="Print routes, gaps known beforehand and what is missing; do nothing.")
@@ -47,6 +48,7 @@ def command(
     bucket: tuple[str, ...],
     provider: str,
     require_placement: float,
+    explain: bool,
     create_env: bool,
     in_process: bool,
     dry_run: bool,
@@ -81,6 +83,7 @@ def command(
             bucket=bucket,
             provider=provider,
             require_placement=require_placement,
+            explain=explain,
             create_env=create_env,
             in_process=in_process,
             say=say,
@@ -124,8 +127,20 @@ def _show(made: list[Any]) -> None:
         for problem in one.proof.problems:
             click.echo(f"{one.bundle.path}: MISMATCH, packed because it was allowed: {problem}")
     click.echo(f"Proven on {host['cpu']}; on another machine run the bundle's selftest.py.")
+    for one in made:
+        if one.depth:
+            _show_depth(one)
     paths = " ".join(str(one.bundle.path) for one in made)
     click.echo(f"Next: seatrial bench {paths}")
+
+
+def _show_depth(one: Any) -> None:
+    from ..exporter.api import picture_path
+    from ..exporter.proof.layers.depth import HEAD, table
+
+    click.echo(f"\n{one.bundle.path}, layer by layer on {', '.join(one.depth.samples)}:")
+    ui.table(tuple(title.replace("SQNR", ">SQNR") for title in HEAD), table(one.depth))
+    click.echo(f"Picture: {picture_path(one.bundle.path)}\n")
 
 
 def _dry_run(

@@ -17,13 +17,14 @@ from ..devices import environments
 from ..devices.facts import host_facts
 from ..targets import get, require
 from . import as_is, quantize, sizes
-from .build import Artifact, Builder, cant_free, route_label
-from .convert import STEPS, routes
+from .build import Artifact, Builder, cant_free
+from .convert import routes
+from .make import Exporter, Made
 from .pack import pack
 from .program import Program
 from .proof import parity
+from .proof.layers import Depth, picture
 from .proof.prove import DEFAULT_MAX_DROP, Proof, Prover
-from .report import failure
 from .sizes import Size
 from .sources import Source, detect
 from .workspace import workspace
@@ -38,6 +39,7 @@ class Exported:
     bundle: Bundle
     proof: Proof
     artifact: Artifact
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def export(
     allow_mismatch: bool = False,
     provider: str = "",
     require_placement: float = 0.0,
+    explain: bool = False,
     create_env: bool = False,
     in_process: bool = False,
     limits: Limits = Limits(),
@@ -88,6 +91,7 @@ def export(
         allow_mismatch: pack in spite of a failed check; the manifest says so.
         provider: that runs it: ``cuda``, ``tensorrt``, ... for onnxruntime, ``GPU``, ``NPU``, ``AUTO`` for openvino.
         require_placement: share of the nodes that it must run; less fails.
+        explain: look into the layers also when all is well; a picture is written beside each bundle.
         create_env: make the environments that a route needs; else a missing one is an error with the command.
         in_process: run the user's code in this process, for a debugger.
         limits: time and memory of each converter.
@@ -109,7 +113,7 @@ def export(
     request = check(source, target, asked or ("fp32",), {use: Path(path) for use, path in data.items() if path})
     buckets = list(product(*(sizes.bucket(text) for text in bucket)))
     outs = _free_folders(request, output, source, buckets, overwrite)
-    made: list[tuple[Path, _Made]] = []
+    made: list[tuple[Path, Made]] = []
     with ExitStack() as stack:
         folder = stack.enter_context(workspace("export"))
         for fixed in buckets:
@@ -122,7 +126,7 @@ def export(
                 request = replace(request, precisions=kinds)
                 outs = _free_folders(request, output, source, buckets, overwrite)
             prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
-            exporter = _Exporter(builder, prover, program, threads, allow_mismatch, provider, require_placement)
+            exporter = Exporter(builder, prover, program, threads, allow_mismatch, provider, require_placement, explain)
             for name in request.targets:
                 for kind in request.precisions:
                     made.append((outs[name, kind, _sizes_name(fixed)], exporter.make(name, kind)))
@@ -161,18 +165,7 @@ def source_of(
     return detect(model, args, Path(inputs) if inputs else None, shapes, ranges, free=free, layout=layout, embed=embed)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """An artifact that passed its proof, or was let through."""
-
-    artifact: Artifact
-    proof: Proof
-    prover: Prover
-    program: Program
-    names: Path | None
-
-
-def _pack(out: Path, made: _Made, allow_mismatch: bool) -> Exported:
+def _pack(out: Path, made: Made, allow_mismatch: bool) -> Exported:
     assert made.proof.outputs
     bundle = pack(
         out,
@@ -184,7 +177,16 @@ def _pack(out: Path, made: _Made, allow_mismatch: bool) -> Exported:
         names=made.names,
         allow_mismatch=allow_mismatch,
     )
-    return Exported(bundle, made.proof, made.artifact)
+    if made.depth:
+        path = picture_path(out)
+        with writing(f"the picture {path}"):
+            path.write_text(picture(made.depth))
+    return Exported(bundle, made.proof, made.artifact, made.depth)
+
+
+def picture_path(out: Path) -> Path:
+    """Where the error along the depth of a bundle's network is drawn: beside it, outside its hashes."""
+    return out.with_name(f"{out.name}-layers.svg")
 
 
 def check(
@@ -287,95 +289,6 @@ def host_identity() -> dict[str, Any]:
     """What a proof says of the machine that it holds for."""
     identity = host_facts()["identity"]
     return {key: identity[key] for key in ("cpu", "flags", "os", "machine")}
-
-
-def names_file(builder: Builder, artifact: Artifact) -> Path | None:
-    """``names.json`` of the conversion that knows module paths, where the route had one."""
-    for step in STEPS:
-        if step.label in artifact.route:
-            found = builder.product([step]).parent / "names.json"
-            if found.exists():
-                return found
-    return None
-
-
-@dataclass(frozen=True)
-class _Exporter:
-    """Makes and proves the artifacts of one program."""
-
-    builder: Builder
-    prover: Prover
-    program: Program
-    threads: int
-    allow_mismatch: bool
-    provider: str
-    require_placement: float
-
-    def make(self, target: str, precision: str) -> _Made:
-        """The artifact of the first route whose proof holds.
-
-        Raises:
-            CheckFailed: no route's holds; the error tells of the first, which is the usual one.
-        """
-        lost: list[str] = []
-        first: CheckFailed | None = None
-        while True:
-            try:
-                base = self.builder.convert(self.program, target, lost)
-            except CannotDo:
-                if first is None:
-                    raise
-                raise first from None
-            artifact = self.builder.derive(self.program, base, precision)
-            proof = self._prove(artifact)
-            if proof.ok or (self.allow_mismatch and proof.outputs):
-                names = names_file(self.builder, artifact)
-                return _Made(artifact, proof, self.prover, self.program, names)
-            failed = mismatch(self.builder, self.prover, self.program, artifact, base, proof)
-            first = first or failed
-            # Only another conversion can mend what a conversion broke.
-            if "hop: conversion" not in failed.found or not base.route:
-                raise first
-            lost = [*base.lost, f"{route_label(base.route)}: {failed.found}"]
-
-    def _prove(self, artifact: Artifact) -> Proof:
-        target = require(artifact.target)
-        settings = target.settings(artifact.precision, self.threads)
-        if self.provider:
-            settings |= target.on(self.provider)
-        proof = self.prover.prove(artifact, [settings])[0]
-        share = _share(proof.placement)
-        if share < self.require_placement:
-            text = (
-                f"{proof.placement['asked']} runs {share:.1%} of the nodes, {self.require_placement:.1%} were asked for"
-            )
-            proof = replace(proof, problems=[*proof.problems, text])
-        if proof.error and proof.outputs is None:
-            error = proof.error
-            error.asked = f"{self.program.name} for {artifact.target}, {artifact.precision}"
-            error.found = f"hop: runtime ({artifact.target}); {error.found}"
-            error.todo = error.todo or "nothing was packed; try another --target, or look at how it was converted"
-            raise error
-        return proof
-
-
-def _share(placement: Mapping[str, Any]) -> float:
-    """Of the nodes, those that the provider which was asked for runs."""
-    where = placement.get("where", {})
-    return float(where.get(placement.get("asked"), 0)) / (sum(where.values()) or 1)
-
-
-def mismatch(
-    builder: Builder, prover: Prover, program: Program, artifact: Artifact, base: Artifact, proof: Proof
-) -> CheckFailed:
-    """The error for a failed proof: finds the hop that broke and writes a report to read."""
-    hop = prover.blame(artifact, base, proof, builder.steps(program, base))
-    page = builder.folder / f"{artifact.target}-{artifact.precision}-report.md"
-    with writing(f"the report {page}"):
-        page.write_text(failure(program.name, artifact.target, artifact.precision, proof.to_dict(), hop))
-    asked = f"{program.name} for {artifact.target}, {artifact.precision}"
-    found = "; ".join([f"hop: {hop}", *proof.problems])
-    return CheckFailed(asked, found, "nothing was packed; --allow-mismatch packs it all the same", str(page))
 
 
 def listed(value: str | Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .proof.layers.depth import HEAD, Depth, table
+
 
 def report(manifest: dict[str, Any]) -> str:
     """A bundle's ``report.md``. Holds no times: they change, and the page is under the hashes."""
@@ -34,12 +36,20 @@ def report(manifest: dict[str, Any]) -> str:
     return "\n".join(lines + _tables(proof)) + "\n"
 
 
-def failure(name: str, target: str, precision: str, proof: dict[str, Any], hop: str) -> str:
+def failure(
+    name: str, target: str, precision: str, proof: dict[str, Any], hop: str, where: str = "", depth: Depth | None = None
+) -> str:
     """The page that stands instead of a bundle when a check failed."""
     lines = [f"# {name} for {target}, {precision}: FAILED", "", f"**The hop that broke: {hop}.**", ""]
     lines += [f"- {problem}" for problem in proof["problems"]]
-    lines += [f"- Settings: {_pairs(proof['settings'])}", ""]
-    return "\n".join(lines + _tables(proof)) + "\n"
+    lines += [f"- Settings: {_pairs(proof['settings'])}", *([f"- {where[0].upper()}{where[1:]}."] if where else []), ""]
+    return "\n".join(lines + _tables(proof) + (depth_lines(depth) if depth else [])) + "\n"
+
+
+def depth_lines(depth: Depth) -> list[str]:
+    """The error along the depth of the network, as a table of Markdown."""
+    head = ["", f"## Layers, on {', '.join(depth.samples)}", "", f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    return head + [f"| {' | '.join(row)} |" for row in table(depth)]
 
 
 def unverified(manifest: dict[str, Any]) -> str:

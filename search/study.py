@@ -17,7 +17,7 @@ from ..core.ids import files_id
 from ..core.paths import check_free, writing
 from ..devices.facts import host_facts
 from ..devices.store import Store
-from ..exporter.api import names_file
+from ..exporter.make import names_file
 from ..exporter.build import Artifact, Builder, model_files
 from ..exporter.pack import pack
 from ..exporter.program import Program

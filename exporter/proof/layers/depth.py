@@ -87,6 +87,9 @@ class Depth:
         return {**asdict(self), "mark": self.mark}
 
 
+HEAD = ("module", "type", "SQNR, dB", "in the artifact", "")
+
+
 def table(depth: Depth) -> list[list[str]]:
     """Rows of text: module, type, SQNR in dB, the artifact's operation, a mark on the culprit."""
     marked = depth.culprit.row if depth.culprit else -1
