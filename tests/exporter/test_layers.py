@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from seatrial.core.errors import Unsupported
 from seatrial.core.ids import files_id
-from seatrial.exporter.api import names_file, source_of
+from seatrial.exporter.api import source_of
+from seatrial.exporter.make import names_file
 from seatrial.exporter.build import Artifact, Builder, model_files
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof import parity
@@ -204,6 +205,23 @@ def test_of_a_module_that_is_called_twice_the_wrong_call_is_marked(net: Made) ->
     depth = net.broken("openvino", "swapped axis", 7)
     calls = [i for i, row in enumerate(depth.rows) if row.path == "shared"]
     assert depth.culprit and depth.culprit.row == calls[1]
+
+
+def test_a_transposition_that_became_a_reshape_is_named_itself(net: Made, tmp_path: Path) -> None:
+    import onnx
+
+    healthy = net.artifact("onnxruntime")
+    model = onnx.load(str(healthy.path))
+    node = next(n for n in model.graph.node if n.op_type == "Transpose" and "transpose_1" in n.output[0])
+    del node.attribute[:]
+    node.op_type = "Reshape"
+    node.input.append("wanted")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 2, 64, 4]), "wanted"))
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    depth = net.explain(replace(healthy, path=tmp_path / "model.onnx", id="reshaped"))
+    assert depth.culprit and (depth.culprit.path, depth.culprit.type) == ("attention", "transpose (Attention)")
+    assert depth.culprit.operation == node.name
+    assert [row.type for row in depth.rows].count("transpose (Attention)") == 1
 
 
 def test_the_table_and_the_picture_show_where_it_broke(net: Made) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def explain(
     noisy = artifact.precision == "int8"
     support = Support.of(reference, matches.own(), matches.owner(), -math.inf if noisy else bar)
     fault = noisiest(support) if noisy else locate(support, reference, found)
-    rows, row_of = _rows(reference, support, found, matches)
+    rows, row_of = _rows(reference, support, found, matches, fault.group if fault else ())
     culprit = None
     if fault:
         operation = rows[row_of[fault.group[-1]]].operation
@@ -123,13 +123,18 @@ def _tap(
     return Tap.load(json.loads(graph.read_text()), tensors)
 
 
-def _rows(reference: Tap, support: Support, found: Tap, matches: Matches) -> tuple[list[Row], dict[int, int]]:
-    """The table, and each node's row in it. Moves change no number, and what hangs on no input isn't the network's."""
+def _rows(
+    reference: Tap, support: Support, found: Tap, matches: Matches, shown: Sequence[int]
+) -> tuple[list[Row], dict[int, int]]:
+    """The table, and each node's row in it.
+
+    Moves change no number, so of them only those that are `shown` have one; what hangs on no input isn't the network's.
+    """
     rows: list[Row] = []
     row_of: dict[int, int] = {}
     for i, node in enumerate(reference.nodes):
         hidden = (node.moves and not node.is_output) or (node.part and not support.there(i))
-        if node.fixed or node.is_input or (hidden and support.ok[i]):
+        if node.fixed or node.is_input or (hidden and i not in shown):
             continue
         row_of[i] = len(rows)
         there = support.there(i)

@@ -42,12 +42,14 @@ class Fault:
         group: it and those after it that the artifact holds in one operation with it.
         before_db: the lowest SQNR among its inputs.
         at_db: its own.
+        operation: the artifact's node, where that was found on the way.
     """
 
     index: int
     group: list[int]
     before_db: float
     at_db: float | None
+    operation: int | None = None
 
 
 @dataclass
@@ -133,8 +135,7 @@ def locate(support: Support, reference: Tap, artifact: Tap) -> Fault | None:
     if not starts:
         return None
     chosen = _before(support, _chosen(reference, support, starts))
-    chosen = _wrong_move(reference, artifact, support, chosen)
-    return _fault(reference, support, chosen)
+    return _wrong_move(reference, artifact, support, chosen) or _fault(reference, support, chosen)
 
 
 def noisiest(support: Support) -> Fault | None:
@@ -223,15 +224,17 @@ def _before(support: Support, index: int) -> int:
     return index
 
 
-def _wrong_move(reference: Tap, artifact: Tap, support: Support, index: int) -> int:
-    """The same, or a move before it that the artifact does otherwise: same shape, same numbers, other places."""
+def _wrong_move(reference: Tap, artifact: Tap, support: Support, index: int) -> Fault | None:
+    """A move before an operation that the artifact does otherwise: same shape, same numbers, other places."""
     for i in reference.nodes[index].inputs:
         node = reference.nodes[i]
         if not node.moves or node.fixed or support.db[i] >= support.bar:
             continue
-        if any(_same_numbers(reference, i, artifact, j) for j in range(len(artifact.nodes))):
-            return _wrong_move(reference, artifact, support, i)
-    return index
+        earlier = _wrong_move(reference, artifact, support, i)
+        theirs = [j for j in range(len(artifact.nodes)) if _same_numbers(reference, i, artifact, j)]
+        if earlier or theirs:
+            return earlier or Fault(i, [i], support.level(i), support.own[i], theirs[0])
+    return None
 
 
 def _same_numbers(reference: Tap, ours: int, artifact: Tap, theirs: int) -> bool:
@@ -270,6 +273,8 @@ def artifact_op(ours: Support, theirs: Support, matches: Matches, fault: Fault, 
         fault: what was located.
         paths: name of the artifact's operation → module path, where the converter kept it.
     """
+    if fault.operation is not None:
+        return theirs.nodes[fault.operation].op
     ends, _ = ours.back(fault.index, ours.visible)
     near = {j for i in ends for j, db in matches.best[i] if db >= theirs.bar}
     after = [i for i, node in enumerate(theirs.nodes) if not node.is_input and near & theirs.back(i, theirs.visible)[0]]
