@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume bench-int8 bench-coverage clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-gate bench-resume bench-int8 bench-coverage bench-blame clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start gate resume int8 coverage"
+	@echo "make bench-NAME  a published table: way speed start gate resume int8 coverage blame"
 
 setup: $(READY)
 
@@ -72,10 +72,15 @@ build/coverage/assets/.ready: $(READY) benchmarks/assets.py
 # The sources of other frameworks, beside what every installation has; their versions are in constraints.txt too.
 build/coverage/.ready: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt tensorflow-cpu keras tf2onnx transformers
+	# For ONNX to TFLite; it wants a Python 3.12. Without, those are refused, and the table says so.
+	-$(BIN)/seatrial env create onnx2tf
 	mkdir -p build/coverage && touch $@
 
 bench-coverage: build/coverage/.ready build/coverage/assets/.ready demo/data/.ready
 	$(BIN)/python benchmarks/coverage.py --write docs/coverage.md
+
+bench-blame: $(READY)
+	$(BIN)/python benchmarks/blame.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -116,21 +116,29 @@ def _keras() -> Iterator[Case]:
         yield Case(file.name, "other Keras files", str(file), "keras", str(file), scale=scale)
 
 
-_ONNX_OPTIONS: dict[str, tuple[str, ...]] = {
-    "model": ("--shape", "bytes=1,2048", "--range", "bytes=0:256"),
-    "PP-OCRv6_det_small": ("--shape", "x=1,3,320,320"),
-    "PP-OCRv6_rec_small": ("--shape", "x=1,3,48,320"),
-    "ch_ppocr_mobile_v2.0_cls_mobile": ("--shape", "x=1,3,48,192"),
-    "silero_vad": ("--shape", "input=1,576", "--shape", "state=2,1,128", "--range", "sr=16000:16000"),
-    "silero_vad_16k_sequence": ("--shape", "input=4,576"),
-    "silero_vad_half": ("--shape", "input=1,576", "--shape", "state=2,1,128"),
+# Sizes of free axes, and the range of an integer input. Magika's batch stays free where the runtime can.
+_ONNX_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "magika": {
+        "all": ("--range", "bytes=0:256"),
+        "onnxruntime": ("--shape", "bytes=1,2048"),
+        "openvino": ("--shape", "bytes=1,2048"),
+        "tflite": ("--bucket", "bytes.0=1"),
+    },
+    "PP-OCRv6_det_small": {"all": ("--bucket", "x.0=1", "--bucket", "x.2=320", "--bucket", "x.3=320")},
+    "PP-OCRv6_rec_small": {"all": ("--bucket", "x.0=1", "--bucket", "x.3=320")},
+    "ch_ppocr_mobile_v2.0_cls_mobile": {"all": ("--bucket", "x.0=1", "--bucket", "x.2=48", "--bucket", "x.3=192")},
+    "silero_vad": {
+        "all": ("--bucket", "input.0=state.1=1", "--bucket", "input.1=576", "--range", "sr=16000:16000"),
+    },
+    "silero_vad_16k_sequence": {"all": ("--bucket", "input.0=4")},
+    "silero_vad_half": {"all": ("--bucket", "input.0=state.1=1", "--bucket", "input.1=576")},
 }
 
 
 def _foreign_onnx() -> Iterator[Case]:
     for file in [*_found("magika/**/model.onnx"), *_found("rapidocr/**/*.onnx"), *_found("silero_vad/**/*.onnx")]:
         name = "magika" if file.stem == "model" else file.stem
-        options = {"all": _ONNX_OPTIONS.get(file.stem, ())}
+        options = _ONNX_OPTIONS.get(name, {})
         yield Case(f"{name}.onnx", "foreign ONNX", str(file), "onnx", str(file), ALL, options)
     origin = str(_found("rapidocr/**/*cls_mobile.onnx")[0])
     made = str(MADE / "ir" / "ch_ppocr_cls.xml")
