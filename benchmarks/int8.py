@@ -24,7 +24,8 @@ from seatrial.devices.arms import Arm
 from seatrial.devices.engine import bench
 from seatrial.devices.facts import cpu_flags
 from seatrial.exporter import quantize
-from seatrial.exporter.build import Artifact, Builder, model_files
+from seatrial.exporter.artifact import Artifact, model_files
+from seatrial.exporter.build import Builder
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof import parity
 from seatrial.exporter.proof.prove import Prover

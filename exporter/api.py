@@ -17,7 +17,8 @@ from ..devices import environments
 from ..devices.facts import host_facts
 from ..targets import get, require
 from . import as_is, quantize, sizes
-from .build import Artifact, Builder, cant_free
+from .artifact import Artifact
+from .build import Builder, cant_free
 from .convert import routes
 from .make import Exporter, Made
 from .pack import pack

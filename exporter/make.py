@@ -10,7 +10,8 @@ from typing import Any
 from ..core.errors import CannotDo, CheckFailed, SeatrialError
 from ..core.paths import writing
 from ..targets import require
-from .build import Artifact, Builder, route_label
+from .artifact import Artifact
+from .build import Builder, route_label
 from .convert import STEPS
 from .program import Program
 from .proof import layers

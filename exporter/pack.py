@@ -15,7 +15,7 @@ from ..core.ids import file_sha256
 from ..core.paths import whole_folder
 from ..targets import get
 from . import as_is
-from .build import Artifact
+from .artifact import Artifact
 from .program import Program
 from .proof import parity
 from .report import report

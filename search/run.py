@@ -18,7 +18,8 @@ from ..devices.facts import cores_given, cpu_flags, host_facts
 from ..devices.launches import Launch
 from ..devices.store import Store
 from ..exporter.api import PRECISIONS, check, check_program, listed, source_of
-from ..exporter.build import Artifact, Builder
+from ..exporter.artifact import Artifact
+from ..exporter.build import Builder
 from ..exporter.program import FILE
 from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
 from ..exporter.sources import Source

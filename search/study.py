@@ -17,8 +17,9 @@ from ..core.ids import files_id
 from ..core.paths import check_free, writing
 from ..devices.facts import host_facts
 from ..devices.store import Store
+from ..exporter.artifact import Artifact, model_files
+from ..exporter.build import Builder
 from ..exporter.make import names_file
-from ..exporter.build import Artifact, Builder, model_files
 from ..exporter.pack import pack
 from ..exporter.program import Program
 from ..exporter.quantize import Recipe

@@ -13,7 +13,7 @@ from ...core.ids import content_id
 from ...devices.local import LocalDevice
 from ...targets import for_file, get
 from .. import as_is
-from ..build import Artifact
+from ..artifact import Artifact
 from ..program import Program
 from ..quantize import Recipe
 from . import parity

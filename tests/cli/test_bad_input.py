@@ -142,7 +142,6 @@ def test_external_data_beside_the_model_are_read(export, here: Path):
 def test_external_data_outside_the_models_folder_are_refused(here: Path, kind: str, where: str):
     from seatrial.core.errors import UsageError
     from seatrial.exporter.sources import onnx_file
-    from seatrial.exporter.sources.job import Job
 
     model, word = place_external(here, kind, where)
     with pytest.raises(UsageError) as caught:

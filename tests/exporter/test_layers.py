@@ -15,8 +15,9 @@ import pytest
 from seatrial.core.errors import Unsupported
 from seatrial.core.ids import files_id
 from seatrial.exporter.api import source_of
+from seatrial.exporter.artifact import Artifact, model_files
+from seatrial.exporter.build import Builder
 from seatrial.exporter.make import names_file
-from seatrial.exporter.build import Artifact, Builder, model_files
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof import parity
 from seatrial.exporter.proof.layers import Depth, explain, picture, table

@@ -15,7 +15,8 @@ import seatrial
 from seatrial.core.errors import MissingPart, UsageError
 from seatrial.core.specs import TensorSpec
 from seatrial.exporter.api import check_program
-from seatrial.exporter.build import Artifact, Builder
+from seatrial.exporter.artifact import Artifact
+from seatrial.exporter.build import Builder
 from seatrial.exporter.plan import plan
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof import parity

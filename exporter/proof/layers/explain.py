@@ -20,7 +20,7 @@ from .match import Matches, match
 from .record import Node, Tap
 
 if TYPE_CHECKING:
-    from ...build import Artifact
+    from ...artifact import Artifact
     from ...program import Program
 
 SAMPLES = 2
