@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,30 @@ def _converted(source: str, inputs: Sequence[str], outputs: Sequence[str]) -> An
         output_names=list(stops),
         opset=OPSET,
         tensors_to_rename={**starts, **stops},
-        custom_op_handlers={"Erfc": (_erfc, [])},
+        custom_op_handlers=dict(_HANDLERS),
     )
     return model
 
 
-def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
-    """Keras writes GELU with Erfc, which tf2onnx and ONNX don't have: 1 - Erf."""
+def _rewritten(graph: Any, node: Any, op: str, flip: bool) -> None:
+    """Put ``op(x) - 1`` in a node's place, or ``1 - op(x)``."""
     import numpy as np
 
     kind, shape = graph.get_dtype(node.output[0]), graph.get_shape(node.output[0])
     dtype = {1: np.float32, 10: np.float16, 11: np.float64}[kind]  # TensorProto's numbers
     one = graph.make_const(f"{node.name}/one", np.ones((), dtype))
-    erf = graph.make_node("Erf", node.input, name=f"{node.name}/erf", shapes=[shape], dtypes=[kind])
+    inner = graph.make_node(op, node.input, name=f"{node.name}/{op}", shapes=[shape], dtypes=[kind])
     outputs = node.output
     graph.remove_node(node.name)
-    ends = [one.output[0], erf.output[0]]
+    ends = [one.output[0], inner.output[0]] if flip else [inner.output[0], one.output[0]]
     graph.make_node("Sub", ends, name=node.name, outputs=outputs, shapes=[shape], dtypes=[kind])
+
+
+# What Keras writes (GELU, CELU) and tf2onnx doesn't know.
+_HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
+    "Erfc": (lambda graph, node, name, args: _rewritten(graph, node, "Erf", flip=True), []),
+    "Expm1": (lambda graph, node, name, args: _rewritten(graph, node, "Exp", flip=False), []),
+}
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

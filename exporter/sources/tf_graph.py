@@ -25,6 +25,8 @@ from .job import Job
 MODEL = "savedmodel"
 SIGNATURE = "serving_default"
 MOST_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
+OF_TRAINING = ("_gradient_op_type", "_XlaMustCompile")
+"""Attributes that keep functions from being inlined: Keras compiles grouped convolutions for their gradient."""
 
 Call = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -234,7 +236,6 @@ def _freeze(job: Job, given: Given, specs: Sequence[TensorSpec], outputs: Sequen
     Variables would reach TFLite as resources that its interpreter can't initialise.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     size = sum(v.shape.num_elements() * v.dtype.size for v in map(tf.convert_to_tensor, given.variables))
     if size > MOST_BYTES:
@@ -243,26 +244,34 @@ def _freeze(job: Job, given: Given, specs: Sequence[TensorSpec], outputs: Sequen
     names = [spec.name for spec in specs]
     wanted = [tf.TensorSpec([a if isinstance(a, int) else None for a in s.shape], s.dtype, name=s.name) for s in specs]
     try:
-        traced = tf.function(lambda *tensors: _flat(given.call(dict(zip(names, tensors, strict=True))), outputs))
-        frozen = convert_variables_to_constants_v2(
-            traced.get_concrete_function(*wanted), lower_control_flow=False, aggressive_inlining=True
-        )
+        function = tf.function(lambda *tensors: _flat(given.call(dict(zip(names, tensors, strict=True))), outputs))
+        once = _frozen(function.get_concrete_function(*wanted))
     except Exception as error:
         traceback.print_exc()
         failure = user.user_error(job.path, "TensorFlow can't make a graph of it", error)
         raise Unsupported(job.asked, failure.found, "the log has TensorFlow's own words") from error
+    # What was compiled on its own could not be inlined the first time.
+    twice = _frozen(tf.function(once, input_signature=wanted).get_concrete_function())
+    named = tf.function(lambda *tensors: dict(zip(outputs, twice(*tensors), strict=True)), input_signature=wanted)
+    signature = named.get_concrete_function()
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # SiLU's can't be saved, nor is needed
+    tf.saved_model.save(tf.Module(), str(Path(job.folder) / MODEL), {SIGNATURE: signature}, options)
+
+
+def _frozen(function: Any) -> Callable[..., list[Any]]:
+    """A function like this one, with its variables as constants and what it calls written out."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
     graph = canonical(frozen.graph.as_graph_def())
-    # Freezing may drop an input that nothing reads; the signature keeps it.
-    ends = {t.name for t in frozen.inputs}
-    results = [t.name for t in frozen.outputs]
+    starts, ends = ([tensor.name for tensor in side] for side in (frozen.inputs, frozen.outputs))
 
-    def serve(*tensors: Any) -> dict[str, Any]:
-        feed = {f"{name}:0": tensor for name, tensor in zip(names, tensors, strict=True)}
-        found = tf.graph_util.import_graph_def(graph, {k: v for k, v in feed.items() if k in ends}, results, name="")
-        return dict(zip(outputs, found, strict=True))
+    def run(*tensors: Any) -> list[Any]:
+        found: list[Any] = tf.graph_util.import_graph_def(graph, dict(zip(starts, tensors, strict=True)), ends, name="")
+        return found
 
-    signature = tf.function(serve, input_signature=wanted).get_concrete_function()
-    tf.saved_model.save(tf.Module(), str(Path(job.folder) / MODEL), signatures={SIGNATURE: signature})
+    return run
 
 
 def _flat(answers: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -275,24 +284,33 @@ def canonical(graph: Any) -> Any:
     """The graph with nodes sorted, and functions renamed, so that nothing tells what the process did before.
 
     The functions' own names end in counters, which grow in the order in which they were made; even where only names
-    differ, the order of sets does.
+    differ, the order of sets does. The new names tell the content: a process may not know two functions by one name.
     """
     functions = sorted(graph.library.function, key=lambda f: [int(n) for n in re.findall(r"\d+", f.signature.name)])
-    known = {f.signature.name: f"function_{i}" for i, f in enumerate(functions)}
+    _rename(graph, {f.signature.name: f"function_{i}" for i, f in enumerate(functions)})
     for function in functions:
+        _rename_arguments(function)
+        function.node_def.sort(key=lambda node: node.name)
+    texts = [function.SerializeToString(deterministic=True).hex() for function in functions]
+    _rename(graph, {f"function_{i}": f"function_{content_id(texts)}_{i}" for i in range(len(functions))})
+    graph.library.function.sort(key=lambda f: int(f.signature.name.rpartition("_")[2]))
+    graph.node.sort(key=lambda node: node.name)
+    return graph
+
+
+def _rename(graph: Any, known: Mapping[str, str]) -> None:
+    """Rename functions wherever they are named, and take away what is of use in training only."""
+    for function in graph.library.function:
         function.signature.name = known[function.signature.name]
-        function.attr.pop("_original_func_name", None)
-    for node in (*graph.node, *(n for f in functions for n in f.node_def)):
+        for key in ("_original_func_name", *OF_TRAINING):
+            function.attr.pop(key, None)
+    for node in (*graph.node, *(n for f in graph.library.function for n in f.node_def)):
+        for key in OF_TRAINING:
+            node.attr.pop(key, None)
         node.op = known.get(node.op, node.op)
         for value in node.attr.values():
             for link in [value.func] if value.HasField("func") else value.list.func:
                 link.name = known.get(link.name, link.name)
-    for function in functions:
-        _rename_arguments(function)
-    graph.library.function.sort(key=lambda f: int(f.signature.name.removeprefix("function_")))
-    for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
-        nodes.sort(key=lambda node: node.name)
-    return graph
 
 
 def _rename_arguments(function: Any) -> None:

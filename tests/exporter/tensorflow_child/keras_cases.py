@@ -165,7 +165,10 @@ def _make(folder: Path) -> None:
     ids, x = keras.Input((6,), dtype="int32", name="ids"), keras.Input((4,), name="x")
     hidden = layers.LSTM(5, name="memory")(layers.Embedding(50, 8)(ids))
     both = layers.Concatenate()([hidden, x])
-    ends = {"score": layers.Dense(3, name="head")(both), "deep": {"aux": layers.Dense(2, "softmax")(layers.Dense(4, "gelu")(both))}}
+    ends = {
+        "score": layers.Dense(3, name="head")(both),
+        "deep": {"aux": layers.Dense(2, "softmax")(layers.Dense(4, "gelu")(both))},
+    }
     two = keras.Model({"x": x, "ids": ids}, ends)
     two.save(folder / "two.keras")
     two.save_weights(folder / "only.weights.h5")
@@ -173,7 +176,8 @@ def _make(folder: Path) -> None:
     (folder / "truncated.keras").write_bytes(whole[: len(whole) // 2])
 
     picture = keras.Input((None, 8, 3), name="picture")
-    maps = layers.Conv2D(4, 3, padding="same", activation="relu")(picture)
+    maps = layers.Conv2D(4, 3, padding="same", activation="silu")(picture)
+    maps = layers.Conv2D(4, 3, padding="same", groups=2, name="maps")(maps)
     keras.Model(picture, [maps, layers.GlobalAveragePooling2D(name="mean")(maps)]).save(folder / "convs.keras")
     np.savez(folder / "wrong.npz", picture=np.zeros((1, 8, 8), np.float32))
 
