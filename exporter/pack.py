@@ -148,7 +148,7 @@ def _manifest(
             for use, facts in program.data.items()
         },
         "allow_mismatch": allow_mismatch,
-        "licence": None,
+        "licence": program.licence,
     }
 
 

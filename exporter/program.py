@@ -44,6 +44,7 @@ class Program:
         attached: names of files in the folder ``attached`` that travel with the bundle, such as a tokenizer's.
         precision: what the captured graph computes in; another than fp32 for a file that was quantized before.
         quanta: scale and zero point of each integer output that stands for real numbers, by name.
+        licence: of the weights, as the source states it.
         notes: what a reader of the report should know of the way here.
         tools: versions of what took part.
     """
@@ -67,6 +68,7 @@ class Program:
     attached: list[str] = field(default_factory=list)
     precision: str = "fp32"
     quanta: dict[str, list[float]] = field(default_factory=dict)
+    licence: str | None = None
     notes: list[str] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         _preprocess(folder, asked) if "pixel_values" in args else None,
         ranges,
         attached=attached,
+        licence=_licence(folder),
         tools={"transformers": transformers.__version__},
     )
     return torch_model.capture(asked, given)
@@ -135,6 +137,15 @@ def _labels(config: Mapping[str, Any]) -> list[str] | None:
         return None
     labels = [str(names[str(i)]) for i in range(len(names)) if str(i) in names]
     return labels if len(labels) == len(names) and labels else None
+
+
+def _licence(folder: Path) -> str | None:
+    """What the model card's front matter says."""
+    card = folder / "README.md"
+    text = card.read_text(errors="replace") if card.is_file() else ""
+    front = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    found = re.search(r"^license:\s*(\S.*)$", front, re.MULTILINE)
+    return found[1].strip() if found else None
 
 
 def _preprocess(folder: Path, job: Job) -> Preprocess | None:

@@ -40,6 +40,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         ["timm", name, timm.__version__, file_sha256(weights) if Path(weights).is_file() else weights],
         _labels(timm, model, weights),
         preprocess,
+        licence=None if weights else config.get("license"),
         tools={"timm": timm.__version__},
     )
     return torch_model.capture(asked, given)

@@ -42,6 +42,7 @@ class Given:
         ranges: low and high (exclusive) of integer inputs, where the source knows them.
         calibration: samples of the source's own, for int8.
         attached: files that travel with the bundle, such as a tokenizer's.
+        licence: of the weights, as the source states it.
         tools: versions of what took part, besides torch.
     """
 
@@ -53,6 +54,7 @@ class Given:
     ranges: Mapping[str, Sequence[int]] = field(default_factory=dict)
     calibration: Any = None
     attached: list[str] = field(default_factory=list)
+    licence: str | None = None
     tools: dict[str, str] = field(default_factory=dict)
 
 
@@ -154,6 +156,7 @@ class _Start:
             preprocess=self.preprocess,
             sizes=job.limits,
             attached=given.attached,
+            licence=given.licence,
             tools={"torch": torch.__version__, **given.tools},
             **more,
         )

@@ -221,6 +221,7 @@ def test_a_transformers_folder_brings_its_length_labels_and_tokenizer(tmp_path: 
 
     torchvision.load()
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Tiny\n")
     (folder / "vocab.txt").write_text("[PAD]\nhello\n")
     [made] = export(f"hf:{folder}", dynamic=["input_ids.1=attention_mask.1=2:20"], output=tmp_path / "a")
     bundle = made.bundle
@@ -230,6 +231,7 @@ def test_a_transformers_folder_brings_its_length_labels_and_tokenizer(tmp_path: 
     ]
     assert (bundle.inputs[0].low, bundle.inputs[0].high) == (0, 90)
     assert bundle.labels == ["no", "yes"] and bundle.manifest["classes"] == "logits"
+    assert bundle.manifest["licence"] == "apache-2.0"
     assert (bundle.path / "attached" / "vocab.txt").read_text() == "[PAD]\nhello\n"
     assert made.proof.ok and "zeros" not in made.proof.parity.skipped_edges
     (folder / "config.json").unlink()
