@@ -21,7 +21,7 @@ from seatrial.exporter.make import names_file
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof import parity
 from seatrial.exporter.proof.layers import Depth, explain, picture, table
-from seatrial.exporter.proof.layers.locate import Support, locate
+from seatrial.exporter.proof.layers.locate import Fault, Support, locate
 from seatrial.exporter.proof.layers.match import match
 from seatrial.exporter.proof.layers.record import Node, Recorder, Tap
 
@@ -312,12 +312,27 @@ def _chain(types: str) -> list[Node]:
     return nodes
 
 
-def _locate(tap: Make, nodes: list[Node], own: list[float | None]) -> str | None:
+def _fault(tap: Make, nodes: list[Node], own: list[float | None]) -> Fault | None:
     arrays = [np.zeros(4 + i, "float32") for i in range(len(nodes))]
     ours = tap(nodes, arrays)
     support = Support.of(ours, own, [True] * len(nodes), parity.BARS_DB["fp32"])
-    fault = locate(support, ours, tap([], []))
+    return locate(support, ours, tap([], []))
+
+
+def _locate(tap: Make, nodes: list[Node], own: list[float | None]) -> str | None:
+    fault = _fault(tap, nodes, own)
     return nodes[fault.index].path if fault else None
+
+
+def test_what_shares_an_operation_is_known_before_anything_was_seen(tap: Make) -> None:
+    groups = {"conv batch linear": [1, 2], "conv relu linear": [1]}
+    for kinds, group in groups.items():
+        fault = _fault(tap, _chain(kinds), [300, 5, 5, 5])
+        assert fault and fault.group == group, kinds
+    split = _chain("bare norm linear")
+    split[1].part = True
+    fault = _fault(tap, split, [300, 130, 5, 12])
+    assert fault and fault.group == [2, 3], "the norm's weights are in the product"
 
 
 def test_what_is_folded_is_no_fault_and_a_steep_fall_above_the_bar_is_one(tap: Make) -> None:

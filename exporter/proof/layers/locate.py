@@ -254,8 +254,10 @@ def _fault(reference: Tap, support: Support, index: int) -> Fault:
     group = [index]
     while not nodes[group[-1]].is_output and len(consumers[group[-1]]) == 1:
         after = consumers[group[-1]][0]
-        # Where nothing was seen yet: every converter folds a batch norm into the convolution before it.
-        unknown = 0.0 if nodes[after].type.lower().startswith("batch") else 1.0
+        # Where nothing was seen yet: every converter folds a batch norm into the convolution before it, and one that
+        # computes a normalisation without its weights folds these into what follows.
+        split = any(nodes[i].part and support.visible(i) for i in nodes[group[-1]].inputs)
+        unknown = 0.0 if split or nodes[after].type.lower().startswith("batch") else 1.0
         joins = sum(not nodes[i].fixed for i in nodes[after].inputs) > 1
         if joins or seen.get(nodes[group[-1]].type, unknown) >= 0.5:
             break
