@@ -116,6 +116,7 @@ def _keras() -> Iterator[Case]:
         yield Case(file.name, "other Keras files", str(file), "keras", str(file), scale=scale)
 
 
+_VAD = ("--bucket", "input.0=state.1=1", "--bucket", "input.1=576")  # 512 samples and what came before them
 # Sizes of free axes, and the range of an integer input. Magika's batch stays free where the runtime can.
 _ONNX_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "magika": {
@@ -127,11 +128,11 @@ _ONNX_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "PP-OCRv6_det_small": {"all": ("--bucket", "x.0=1", "--bucket", "x.2=320", "--bucket", "x.3=320")},
     "PP-OCRv6_rec_small": {"all": ("--bucket", "x.0=1", "--bucket", "x.3=320")},
     "ch_ppocr_mobile_v2.0_cls_mobile": {"all": ("--bucket", "x.0=1", "--bucket", "x.2=48", "--bucket", "x.3=192")},
-    "silero_vad": {
-        "all": ("--bucket", "input.0=state.1=1", "--bucket", "input.1=576", "--range", "sr=16000:16000"),
-    },
+    "silero_vad": {"all": (*_VAD, "--range", "sr=16000:16001")},
+    "silero_vad_16k_op15": {"all": _VAD},
+    "silero_vad_op18_ifless": {"all": _VAD},
     "silero_vad_16k_sequence": {"all": ("--bucket", "input.0=4")},
-    "silero_vad_half": {"all": ("--bucket", "input.0=state.1=1", "--bucket", "input.1=576")},
+    "silero_vad_half": {"all": _VAD},
 }
 
 
