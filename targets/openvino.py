@@ -27,8 +27,9 @@ def open_model(path):
     import openvino as ov
 
     config = {config!r}
-    model = ov.Core().compile_model(str(path), {device!r}, config)
-    names = [output.get_any_name() for output in model.outputs]
+    read = ov.Core().read_model(str(path))
+    names = [output.get_any_name() for output in read.outputs]
+    model = ov.Core().compile_model(read, {device!r}, config)
 
     def run(feed):
         results = model(feed)
@@ -94,10 +95,12 @@ class OvSession:
         if self._device != "AUTO" and not any(d.startswith(self._device) for d in core.available_devices):
             found = f"it sees here: {', '.join(core.available_devices)}"
             raise MissingPart(f"openvino on {self._device}", found, "install the driver of that device")
-        self._model = core.compile_model(str(path), self._device, _config(settings))
+        read = core.read_model(str(path))
+        self._model = core.compile_model(read, self._device, _config(settings))
         self._request = self._model.create_infer_request()
-        self.inputs = [_spec(port) for port in self._model.inputs]
-        self.outputs = [_spec(port) for port in self._model.outputs]
+        # Names as the file has them: an operator that is optimised away leaves its port with a second one.
+        self.inputs = [_spec(port, _name(at)) for port, at in zip(self._model.inputs, read.inputs, strict=True)]
+        self.outputs = [_spec(port, _name(at)) for port, at in zip(self._model.outputs, read.outputs, strict=True)]
 
     def run(self, feed: Mapping[str, ndarray]) -> dict[str, ndarray]:
         """See `Session.run`."""
@@ -162,8 +165,11 @@ def _text(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else ""
 
 
-def _spec(port: Any) -> TensorSpec:
-    name = port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
+def _name(port: Any) -> str:
+    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
+
+
+def _spec(port: Any, name: str) -> TensorSpec:
     shape = tuple(
         axis.get_length() if axis.is_static else f"{name}.{i}" for i, axis in enumerate(port.get_partial_shape())
     )

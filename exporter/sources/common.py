@@ -116,7 +116,7 @@ def _edges(
     """Names of the edges that are asked of an artifact, and a note on each that isn't.
 
     One that the source refuses asks nothing. Nor does one at which the source itself is unstable: an OCR detector over
-    equal pixels answers 5 dB away when they change by 1e-7, so no two correct runtimes agree there.
+    equal pixels answers at 51 dB when they change by 1e-6, so no two correct runtimes agree there.
 
     Raises:
         UsageError: it refuses a size that the user declared.
@@ -137,7 +137,7 @@ def _edges(
         if moved < parity.CONSTANT_EDGES_DB["fp32"]:
             outputs.pop()
             notes.append(
-                f"the edge case {name!r} is not judged: 1e-7 more or less moves the source's own answer to "
+                f"the edge case {name!r} is not judged: 1e-6 more or less moves the source's own answer to "
                 f"{moved:.0f} dB"
             )
             continue
@@ -148,12 +148,12 @@ def _edges(
 
 
 def _moved(run: Run, feed: Feed, outputs: Feed) -> float:
-    """SQNR, in dB, of the source's answers when its float inputs change by 1e-7 of themselves."""
+    """SQNR, in dB, of the source's answers when its float inputs change by 1e-6 of themselves."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     near = {
-        name: (a * (1 + 1e-7 * rng.choice((-1.0, 1.0), a.shape))).astype(a.dtype) if a.dtype.kind == "f" else a
+        name: (a * (1 + 1e-6 * rng.choice((-1.0, 1.0), a.shape))).astype(a.dtype) if a.dtype.kind == "f" else a
         for name, a in feed.items()
     }
     if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in outputs.values()):

@@ -60,6 +60,17 @@ def break_step(monkeypatch: pytest.MonkeyPatch) -> Any:
     return replace
 
 
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Leave one way to each target: without routes to fall back on, a broken converter is the end."""
+    spare = {"torch → openvino", "torch → onnx (older exporter)", "onnx → tflite"}
+
+    def leave(label: str) -> None:
+        monkeypatch.setattr(convert, "STEPS", [s for s in convert.STEPS if s.label == label or s.label not in spare])
+
+    return leave
+
+
 @pytest.mark.parametrize(
     ("label", "function", "target"),
     [
@@ -70,9 +81,10 @@ def break_step(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_a_wrong_conversion_is_blamed_on_its_hop(
-    model: Path, break_step: Any, tmp_path: Path, label: str, function: str, target: str
+    model: Path, break_step: Any, only: Any, tmp_path: Path, label: str, function: str, target: str
 ) -> None:
     break_step(label, function)
+    only(label)
     out = tmp_path / "bundle"
     with pytest.raises(CheckFailed) as caught:
         seatrial.export(model, target, output=out)
@@ -81,6 +93,15 @@ def test_a_wrong_conversion_is_blamed_on_its_hop(
     assert not out.exists() and not list(tmp_path.glob(".*part"))
     page = Path(str(caught.value.log)).read_text()
     assert f"conversion {label}" in page and "| one |" in page
+
+
+def test_another_route_is_taken_where_a_conversion_is_wrong(model: Path, break_step: Any, tmp_path: Path) -> None:
+    break_step("onnx → openvino", "drop_bias")
+    [made] = seatrial.export(model, "openvino", output=tmp_path / "bundle")
+    assert made.artifact.route == ["torch → openvino"]
+    [lost] = made.bundle.manifest["lost"]
+    assert lost.startswith("torch → onnx, onnx → openvino: hop: conversion onnx → openvino; layer: ")
+    assert "drop_bias" not in lost and "onnx → openvino" in (tmp_path / "bundle/report.md").read_text()
 
 
 def test_allow_mismatch_packs_it_and_says_so(model: Path, break_step: Any, tmp_path: Path) -> None:
