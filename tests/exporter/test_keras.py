@@ -93,8 +93,8 @@ def test_free_dimensions(done: dict[str, Any], target: str) -> None:
     read = program(done["free"])
     assert [str(s) for s in read.inputs] == ["picture: float32[batch, picture.1, 8, 3]"]
     assert [str(s) for s in read.outputs] == [
-        "maps: float32[batch, picture.1, 8, 4]",
         "mean: float32[batch, 4]",
+        "maps: float32[batch, picture.1, 8, 4]",
     ]
     assert "batch=4,picture.1=16" in read.edges
     prove(done["free"], target)
