@@ -323,12 +323,9 @@ def _check_one(
         first, second = wants[0][name], wants[1][name]
         told.append(levels[-1] - (sqnr_db(first, second) if first.shape == second.shape else 0))
     # Where the source answers two inputs nearly alike, a constant would pass too.
-    least = 20.0 if manifest["precision"] == "int8" else 80.0
-    return {
-        "db": min(levels),
-        "least": least,
-        "problem": "" if max(told) >= TELLING_DB else "the source answers two inputs alike",
-    }
+    least, telling = BARS[manifest["precision"]]
+    blind = "" if max(told) >= telling else "the source answers two inputs alike"
+    return {"db": min(levels), "least": least, "problem": blind}
 
 
 def compare_int8(case: dict[str, Any]) -> dict[str, Any]:
