@@ -104,7 +104,13 @@ class Builder:
                 self._early[step.label] = self._start(step, begin, self.product([step]))
         inside = [step for step in first if step.in_capture and not step.missing()]
         then = [
-            {"function": s.function, "args": self._job(begin, self.product([s])), "label": s.label, "after": s.instead}
+            {
+                "source": s.source,
+                "function": s.function,
+                "args": self._job(begin, self.product([s])),
+                "label": s.label,
+                "after": s.instead,
+            }
             for s in inside
         ]
         job = Job(

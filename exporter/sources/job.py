@@ -30,9 +30,9 @@ class Job:
         function: of a ``.py``, the one that makes the model.
         layout: ``nchw`` or ``nhwc`` for pictures at the boundary; empty for the source's own.
         embed: whether preprocessing goes into the graph, which then takes pixels.
-        then: converters of the same library family that run in the same process, as
-            ``{"function": "module:name", "args": {...}, "label": "...", "after": label or ""}``; one with ``after``
-            runs only where that other one failed.
+        then: converters to run in the process that captures, as ``{"source": format, "function": "module:name",
+            "args": {...}, "label": "...", "after": label or ""}``; one with ``after`` runs only where that other one
+            failed.
     """
 
     path: str

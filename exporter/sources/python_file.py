@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import UsageError
 from ...core.ids import file_sha256
-from . import torch_model, torchvision, user
-from .job import SKIPPED, Job
+from . import keras_model, torch_model, torchvision, user
+from .job import Job
 
 
 def capture(job: dict[str, Any]) -> dict[str, Any]:
@@ -20,6 +19,8 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     text = Path(path).read_text(errors="replace")
     if "torch" in text:  # its import takes seconds, which a Keras file needn't wait
         torch_model.prepare()
+    if "keras" in text:
+        keras_model.prepare()
     if any(name in text for name in ("timm", "transformers", "torchvision")):
         torchvision.load()
     module = user.load(Path(path))
@@ -52,8 +53,6 @@ def _calibration(job: Job, module: Any) -> Any:
 
 
 def _keras(job: Job, module: Any, model: Any) -> dict[str, Any]:
-    from . import keras_model
-
     example = None
     if hasattr(module, "get_args"):
         example = user.call(job.path, "get_args", module.get_args)
@@ -61,7 +60,4 @@ def _keras(job: Job, module: Any, model: Any) -> dict[str, Any]:
             example = list(example) if isinstance(example, list | tuple) else [example]
     labels, preprocess = user.declared(module, job.path)
     own = _calibration(job, module)
-    # The converters that were to run in this process are torch's.
-    alone = replace(job, then=[])
-    keras_model.capture_model(alone, model, example, labels, preprocess, [file_sha256(job.path)], own)
-    return {"steps": [SKIPPED for _ in job.then]}
+    return keras_model.capture_model(job, model, example, labels, preprocess, [file_sha256(job.path)], own)

@@ -129,7 +129,7 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
         sizes=job.limits,
         tools={**_tools(), **given.tools},
     ).save()
-    return {"steps": then.run(job)}
+    return {"steps": then.run(job, "savedmodel")}
 
 
 def axes(name: str, shape: Sequence[int | None]) -> tuple[int | str, ...]:

@@ -11,11 +11,11 @@ from ...core.errors import ChildFailed, SeatrialError
 from .job import SKIPPED, Job
 
 
-def run(job: Job) -> list[Any]:
-    """Run the converters of `job.then` in their order: for each None, its error as data, or `SKIPPED`."""
+def run(job: Job, kind: str) -> list[Any]:
+    """Run the converters of `job.then` that read this format: for each None, its error as data, or `SKIPPED`."""
     done: dict[str, Any] = {}
     for step in job.then:
-        if not step.get("after") or done.get(step["after"]) is not None:
+        if step["source"] == kind and (not step["after"] or done.get(step["after"]) is not None):
             done[step["label"]] = _run(step)
     return [done.get(step["label"], SKIPPED) for step in job.then]
 

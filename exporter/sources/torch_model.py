@@ -176,7 +176,7 @@ def _store(start: _Start, exported: Any) -> dict[str, Any]:
     _captured[str(pt2)] = exported, wrapper, tensors
     outputs = free_outputs(start.answers.outputs, exported, start.specs)
     start.program("torch", "model.pt2", outputs, capture_db=check.sqnr_db, capture_problems=check.problems).save()
-    return {"steps": then.run(job)}
+    return {"steps": then.run(job, "torch")}
 
 
 def _traced(start: _Start, error: Unsupported) -> dict[str, Any]:
