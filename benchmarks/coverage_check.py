@@ -280,6 +280,8 @@ def draw(inputs: list[dict[str, Any]], case: dict[str, Any], seed: int) -> Array
     for spec in inputs:
         free = case["free"] + (3 * seed if case["free"] > 1 else 0)
         shape = [axis if isinstance(axis, int) else free for axis in spec["shape"]]
+        if not all(isinstance(axis, int) for axis in spec["shape"]):
+            shape = case["shapes"].get(spec["name"], shape)
         kind = np.dtype(spec["dtype"])
         if kind.kind == "f":
             values = random.uniform(low, high, shape) if high > low else random.standard_normal(shape)
@@ -290,8 +292,8 @@ def draw(inputs: list[dict[str, Any]], case: dict[str, Any], seed: int) -> Array
         else:
             limits = np.iinfo(kind)
             least = spec["low"] if spec.get("low") is not None else max(limits.min, -128)
-            most = spec["high"] if spec.get("high") is not None else min(limits.max, 255)
-            values = random.integers(int(least), int(most) + 1, shape)
+            most = spec["high"] if spec.get("high") is not None else min(limits.max, 255) + 1
+            values = random.integers(int(least), int(most), shape)  # the highest is left out
         feed[spec["name"]] = np.asarray(values).astype(kind)
     return feed
 
