@@ -43,6 +43,7 @@ own `ovc` from an ONNX file.
 
 def page(asked: list[Case], found: Rows, versions: dict[str, str]) -> str:
     """The whole page, of the answers that there are."""
+    listed = len(asked)
     asked = [case for case in asked if any((case.name, target) in found for target in case.targets)]
     rows = [found[case.name, target] for case in asked for target in case.targets if (case.name, target) in found]
     minutes = sum(row["seconds"] for row in rows) / 60
@@ -50,7 +51,8 @@ def page(asked: list[Case], found: Rows, versions: dict[str, str]) -> str:
     parts = [
         INTRO,
         heading("How it was run", "make bench-coverage", shown),
-        f"The exports took {minutes:.0f} minutes, on a machine with other work.\n",
+        f"The exports took {minutes:.0f} minutes, on a machine with other work; {len(asked)} of {listed} listed models "
+        "were asked, and the next run\nasks the rest.\n",
         summary(asked, found),
         f"## timm architectures\n\n{TIMM}",
         table([case for case in asked if case.group == "timm"], found),
@@ -125,7 +127,9 @@ def refusals(rows: list[dict[str, Any]]) -> str:
 
 def clean(reason: str) -> str:
     """One line without this machine's paths."""
-    said = re.sub(r"(/[\w.+-]+)+/(?=[\w.+-]+)", "…/", reason.replace(str(Path.cwd()), "").replace("|", "\\|"))
+    said = re.sub(
+        r"(?:(?:build)?/[\w.+-]+){2,}/(?=[\w.+-]+)", "…/", reason.replace(str(Path.cwd()), "").replace("|", "\\|")
+    )
     return " ".join(said.split())
 
 
