@@ -151,7 +151,8 @@ def _problems(out: OutputParity, precision: str, bar: float, prefix: str) -> lis
         return [f"{where}: {out.problem}"]
     judged = out.sqnr_db if precision == "int8" else out.worst_db
     if judged is not None and judged < bar:
-        return [f"{where}: {judged:.1f} dB, needed {bar:g}; largest difference {out.max_abs:.4g}"]
+        shown = f"{judged:.1f}" if round(judged, 1) < bar else f"{judged:.4f}"
+        return [f"{where}: {shown} dB, needed {bar:g}; largest difference {out.max_abs:.4g}"]
     if judged is None and out.exact < 1:
         return [f"{where}: {out.exact:.2%} of the integers are equal"]
     return []

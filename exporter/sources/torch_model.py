@@ -74,7 +74,14 @@ def captured(pt2: str) -> Any:
 
 
 def original(pt2: str) -> tuple[Any, tuple[Any, ...]]:
-    """The flat module that this process captured, with its example tensors."""
+    """The flat module that this process captured, with its example tensors.
+
+    Raises:
+        Unsupported: another process captured it: a ``.pt2`` doesn't hold the module itself.
+    """
+    if pt2 not in _captured:
+        found = "it needs the module itself, which only the process that captured it has"
+        raise Unsupported("torch's older exporter", found, "name onnxruntime among the targets: it runs in the capture")
     return _captured[pt2][1:]
 
 

@@ -33,7 +33,7 @@ from seatrial.search.trials import Trials
 run_module = importlib.import_module("seatrial.search.run")
 
 KILLS = {
-    "quantizing for openvino": 1.0,
+    "making int8 for openvino": 1.0,
     "proving openvino int8": 0.0,
     "timing, launch 2": 0.0,
     "confirming .* launch 2": 0.0,
@@ -183,7 +183,7 @@ def test_a_killed_run_leaves_no_process(runs: list[Ended]) -> None:
 def test_nothing_is_done_twice_but_the_step_that_was_cut(runs: list[Ended]) -> None:
     said = [line for ended in runs for line in ended.lines]
     cut = {ended.lines[-1] for ended in runs[: len(KILLS)]}
-    for word in ("capturing", "quantizing", "proving", "timing", "confirming"):
+    for word in ("capturing", "making", "proving", "timing", "confirming"):
         steps = [line for line in said if line.startswith(word)]
         assert steps, word
         for step in set(steps):
@@ -204,7 +204,7 @@ def test_launches_are_numbered_without_gaps(runs: list[Ended], folder: Path) -> 
 
 def test_the_same_command_again_measures_nothing(runs: list[Ended], study: Study) -> None:
     assert runs[-1].rows == runs[-2].rows
-    assert not runs[-1].said("capturing", "converting", "quantizing", "proving", "timing", "confirming")
+    assert not runs[-1].said("capturing", "converting", "making", "proving", "timing", "confirming")
 
 
 def test_every_candidate_is_there_with_its_reason(study: Study) -> None:
