@@ -78,6 +78,7 @@ def _done(name: str, folder: Path, made: Path, case: dict[str, Any]) -> dict[str
     program.mkdir()
     then = [
         {
+            "source": "savedmodel",
             "function": f"seatrial.exporter.convert.tf_{target}:convert",
             "args": {
                 "source": str(program / "savedmodel"),
@@ -85,6 +86,7 @@ def _done(name: str, folder: Path, made: Path, case: dict[str, Any]) -> dict[str
                 "program": str(program / "program.json"),
             },
             "label": target,
+            "after": "",
         }
         for target in targets
     ]
