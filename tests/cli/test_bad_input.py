@@ -353,7 +353,7 @@ def test_the_command_shows_the_line_that_cannot_be_captured(export, here: Path):
         (["--target", "onxruntime"], ["target 'onxruntime'", "did you mean onnxruntime?", "known: onnxruntime, open"]),
         (["--target", "onnxruntime,tfltie"], ["target 'tfltie'", "did you mean tflite?"]),
         (["--target", "zzz"], ["no such target", "known: onnxruntime, openvino, tflite"]),
-        (["--precision", "int4"], ["precision 'int4'", "known: fp32, bf16, int8"]),
+        (["--precision", "int4"], ["precision 'int4'", "known: fp32, fp16, bf16, int8"]),
         (["--precision", "int8"], ["no calibration data given", "--calibration DIR"]),
         (["--shape", "x=-1,8"], ["--shape x=-1,8", "below 1"]),
         (["--shape", "x=1,2,3"], ["refuses the example inputs", "--inputs"]),
