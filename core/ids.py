@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +28,8 @@ def content_id(data: Any) -> str:
 def files_id(paths: Iterable[Path | str]) -> str:
     """The id of several files: their names (without folder) and bytes, in any order."""
     return content_id(sorted((Path(path).name, file_sha256(path)) for path in paths))
+
+
+def by_content(args: Mapping[str, str]) -> dict[str, str]:
+    """A user's arguments for an id: one that names a file counts by the file's bytes."""
+    return {key: file_sha256(value) if Path(value).is_file() else value for key, value in args.items()}

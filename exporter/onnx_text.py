@@ -1,9 +1,33 @@
-"""ONNX files without what exporters write of their makers' machines: paths, source lines, doc strings."""
+"""ONNX files: read with one clear error, and written without what tells of their makers' machines."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from ..core.errors import MissingPart, UsageError
+
+
+def read(path: Path) -> Any:
+    """The model in a file, without its external data.
+
+    Raises:
+        MissingPart: onnx is not installed.
+        UsageError: truncated, or not ONNX.
+    """
+    asked = f"the model {path}"
+    try:
+        import onnx
+    except ImportError:
+        raise MissingPart(asked, "onnx is missing", 'pip install "seatrial[onnxruntime]"') from None
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        found = f"it is not a whole ONNX file: {str(error).splitlines()[0]}"
+        raise UsageError(asked, found, "check the file's size, and download or export it again") from error
+    if not model.graph.node or not model.graph.output:
+        raise UsageError(asked, "it is not an ONNX model, or holds no graph", "check the file; export it again")
+    return model
 
 
 def store(model: Any, path: Path) -> None:

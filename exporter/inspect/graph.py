@@ -116,6 +116,22 @@ class Counts:
     macs_not_counted: dict[str, int]
 
 
+def figures(graph: Graph, dialect: Dialect) -> dict[str, Any]:
+    """What an `Inspection` says of a graph, whatever the format of its file."""
+    counts = count(graph, dialect)
+    return {
+        "inputs": [spec.to_dict() for spec in graph.inputs],
+        "outputs": [spec.to_dict() for spec in graph.outputs],
+        "parameters": parameters(graph.values.values()),
+        "precision": counts.precision,
+        "heavy": counts.heavy,
+        "ops": counts.ops,
+        "nested_ops": ordered(graph.nested),
+        "macs": counts.macs,
+        "macs_not_counted": counts.macs_not_counted,
+    }
+
+
 def count(graph: Graph, dialect: Dialect) -> Counts:
     """Operators, precisions and multiplications of a graph."""
     makers = {name: op for op in graph.ops for name in op.outputs}

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...core.errors import UsageError
 from ...core.specs import TensorSpec
-from .graph import Dialect, Graph, Heavy, Op, Shape, Value, count, ordered, parameters
+from .graph import Dialect, Graph, Heavy, Op, Shape, Value, figures, ordered
 
 
 def _conv(op: Op, inputs: Sequence[Sequence[int]], out: Sequence[int]) -> int:
@@ -102,7 +102,6 @@ class Contents:
 def read(path: str) -> dict[str, Any]:
     """An `Inspection` of the file."""
     found = contents(Path(path))
-    counts = count(found.graph, DIALECT)
     weights = Path(path).with_suffix(".bin")
     files: list[dict[str, Any]] = [{"name": Path(path).name, "size_bytes": Path(path).stat().st_size}]
     notes = []
@@ -117,15 +116,7 @@ def read(path: str) -> dict[str, Any]:
         "path": path,
         "files": files,
         "size_bytes": sum(file["size_bytes"] or 0 for file in files),
-        "inputs": [spec.to_dict() for spec in found.graph.inputs],
-        "outputs": [spec.to_dict() for spec in found.graph.outputs],
-        "parameters": parameters(found.graph.values.values()),
-        "precision": counts.precision,
-        "heavy": counts.heavy,
-        "ops": counts.ops,
-        "nested_ops": ordered(found.graph.nested),
-        "macs": counts.macs,
-        "macs_not_counted": counts.macs_not_counted,
+        **figures(found.graph, DIALECT),
         "made_by": _facts(found.net),
         "notes": notes,
         "bundle": None,

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...core.errors import MissingPart, UsageError
 from ...core.specs import TensorSpec
-from .graph import Dialect, Graph, Heavy, Op, Shape, Value, count, ordered, parameters
+from .. import onnx_text
+from .graph import Dialect, Graph, Heavy, Op, Shape, Value, figures
 
 LARGEST_INFERRED = 1_500_000_000
 """Bytes of a file whose shapes are still inferred: the model is copied for it, and protobuf ends at 2 GiB."""
@@ -73,25 +73,16 @@ DIALECT = Dialect(
 
 def read(path: str) -> dict[str, Any]:
     """An `Inspection` of the file."""
-    model = _load(Path(path))
+    model = onnx_text.read(Path(path))
     notes: list[str] = []
     graph = _graph(model, Path(path), notes)
-    counts = count(graph, DIALECT)
     files = _files(model, Path(path), notes)
     return {
         "kind": "onnx",
         "path": path,
         "files": files,
         "size_bytes": sum(file["size_bytes"] or 0 for file in files),
-        "inputs": [spec.to_dict() for spec in graph.inputs],
-        "outputs": [spec.to_dict() for spec in graph.outputs],
-        "parameters": parameters(graph.values.values()),
-        "precision": counts.precision,
-        "heavy": counts.heavy,
-        "ops": counts.ops,
-        "nested_ops": ordered(graph.nested),
-        "macs": counts.macs,
-        "macs_not_counted": counts.macs_not_counted,
+        **figures(graph, DIALECT),
         "made_by": {
             "producer": " ".join(part for part in (model.producer_name, model.producer_version) if part),
             "ir_version": model.ir_version,
@@ -102,22 +93,6 @@ def read(path: str) -> dict[str, Any]:
         "notes": notes,
         "bundle": None,
     }
-
-
-def _load(path: Path) -> Any:
-    asked = f"the model {path}"
-    try:
-        import onnx
-    except ImportError:
-        raise MissingPart(asked, "onnx is missing", 'pip install "seatrial[onnxruntime]"') from None
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        found = f"it is not a whole ONNX file: {str(error).splitlines()[0]}"
-        raise UsageError(asked, found, "check the file's size, and download or export it again") from error
-    if not model.graph.node or not model.graph.output:
-        raise UsageError(asked, "it is not an ONNX model, or holds no graph", "check the file; export it again")
-    return model
 
 
 def _graph(model: Any, path: Path, notes: list[str]) -> Graph:

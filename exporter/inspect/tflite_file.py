@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import UsageError
 from ...core.specs import TensorSpec
 from .flatbuffer import Broken, Table, root
-from .graph import Dialect, Graph, Heavy, Op, Shape, Value, count, ordered, parameters
+from .graph import Dialect, Graph, Heavy, Op, Shape, Value, figures
 from .tflite_names import OPERATORS, TYPES
 
 MAGIC = b"TFL3"
@@ -107,7 +107,6 @@ class Contents:
 def read(path: str) -> dict[str, Any]:
     """An `Inspection` of the file."""
     found = contents(Path(path))
-    counts = count(found.graph, DIALECT)
     size = Path(path).stat().st_size
     notes = [f"custom operators: {', '.join(found.custom)}"] if found.custom else []
     if any(spec.is_free for spec in found.graph.inputs):
@@ -119,15 +118,7 @@ def read(path: str) -> dict[str, Any]:
         "path": path,
         "files": [{"name": Path(path).name, "size_bytes": size}],
         "size_bytes": size,
-        "inputs": [spec.to_dict() for spec in found.graph.inputs],
-        "outputs": [spec.to_dict() for spec in found.graph.outputs],
-        "parameters": parameters(found.graph.values.values()),
-        "precision": counts.precision,
-        "heavy": counts.heavy,
-        "ops": counts.ops,
-        "nested_ops": ordered(found.graph.nested),
-        "macs": counts.macs,
-        "macs_not_counted": counts.macs_not_counted,
+        **figures(found.graph, DIALECT),
         "made_by": found.facts,
         "notes": notes,
         "bundle": None,

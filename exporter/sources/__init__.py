@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ...core.errors import UsageError
-from ...core.ids import file_sha256
+from ...core.ids import by_content, file_sha256
 from ...core.paths import check_readable
 from ..sizes import Size
 
@@ -126,11 +126,11 @@ class Source:
 
     def identity(self) -> list[Any]:
         """What tells this source from another, as JSON data: names, options, and every file by its bytes."""
-        args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in self.args.items()}
         inputs = file_sha256(self.inputs) if self.inputs else None
         asked = [{k: list(v) for k, v in given.items()} for given in (self.shapes, self.ranges)]
         sizes = [size.to_dict() for size in (*self.free, *self.fixed)]
         files = [file_sha256(file) for file in self.files]
+        args = by_content(self.args)
         return [self.kind, self.name, files, args, inputs, asked, sizes, self.function, self.layout, self.embed]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...core.errors import MissingPart, Unsupported, UsageError
+from ...core.errors import Unsupported, UsageError
 from ...core.ids import content_id, file_sha256
 from ...core.specs import TensorSpec
 from ...targets import require
 from .. import sizes
-from ..onnx_text import store
+from ..onnx_text import read, store
 from ..program import Program
 from ..proof import probes
 from . import common
@@ -34,11 +34,10 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         store(model, folder / "model.onnx")
     session = _open(target, folder / "model.onnx", asked.path)
     specs = common.shaped(common.ranged(session.inputs, asked.ranges, asked.path), asked)
-    limits = {**asked.limits}
     given = common.example_from(Path(asked.inputs), specs) if asked.inputs else None
-    example = given or probes.example_feed(specs, asked.shapes, limits)
+    example = given or probes.example_feed(specs, asked.shapes, asked.limits)
     common.check_fit(session.run, asked.asked, example)
-    answers = common.fill(folder, asked.asked, session.run, specs, example, None, asked.data, limits)
+    answers = common.fill(folder, asked.asked, session.run, specs, example, None, asked.data, asked.limits)
     free = {spec.name: spec.shape for spec in session.outputs}
     Program(
         folder=folder,
@@ -53,7 +52,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         edges=answers.edges,
         notes=answers.notes,
         data=answers.data,
-        sizes=limits,
+        sizes=asked.limits,
         tools={"onnxruntime": target.version()},
     ).save()
     return {"steps": []}
@@ -82,18 +81,10 @@ def load(path: Path) -> Any:
     Raises:
         UsageError: truncated, not ONNX, or external data that leave the model's folder.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise MissingPart(f"the model {path}", "onnx is missing", 'pip install "seatrial[onnxruntime]"') from None
     asked = f"the model {path}"
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        found = f"it is not a whole ONNX file: {str(error).splitlines()[0]}"
-        raise UsageError(asked, found, "check the file's size, and download or export it again") from error
-    if not model.graph.node or not model.graph.output:
-        raise UsageError(asked, "it is not an ONNX model, or holds no graph", "check the file; export it again")
+    model = read(path)
+    import onnx
+
     for name in _external_names(model):
         check_external(asked, path.parent, name)
     try:

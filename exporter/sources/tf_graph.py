@@ -12,10 +12,9 @@ from typing import Any
 
 from ...core import samples
 from ...core.errors import SeatrialError, Unsupported, UsageError
-from ...core.ids import content_id, file_sha256
+from ...core.ids import by_content, content_id
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
-from ..data import Data, cast
 from ..images import Preprocess
 from ..program import Program
 from ..proof import parity, probes
@@ -105,7 +104,7 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
     run = _runner(given.call)
     _check_fit(job, run, example)
     folder = Path(job.folder)
-    own = {"calibration": _own_data(given)} if given.calibration else {}
+    own = {"calibration": common.own_calibration(given.calibration)} if given.calibration else {}
     answers = common.fill(folder, job.asked, run, specs, example, given.preprocess, job.data, job.limits, own)
     _freeze(job, given, specs, [spec.name for spec in answers.outputs])
     check = _check_frozen(folder, answers.main)
@@ -158,7 +157,7 @@ def _sized(job: Job, given: Given) -> tuple[list[TensorSpec], Feed]:
     known = common.shaped(common.ranged(given.inputs, job.ranges, job.asked), job)
     example = given.example
     if example is None and job.inputs:
-        example = _read(Path(job.inputs), given.inputs)
+        example = common.example_from(Path(job.inputs), given.inputs)
     if example is None:
         example = probes.example_feed([_batch_of_one(spec, job) for spec in known], job.shapes, job.limits)
     for spec in given.inputs:
@@ -174,15 +173,6 @@ def _sized(job: Job, given: Given) -> tuple[list[TensorSpec], Feed]:
 def _batch_of_one(spec: TensorSpec, job: Job) -> TensorSpec:
     free = spec.shape and isinstance(spec.shape[0], str) and spec.shape[0] not in job.limits
     return replace(spec, shape=(1, *spec.shape[1:])) if free else spec
-
-
-def _read(path: Path, specs: Sequence[TensorSpec]) -> Feed:
-    asked = f"--inputs {path}"
-    arrays = samples.arrays(path, asked)
-    missing = [str(spec) for spec in specs if spec.name not in arrays]
-    if missing:
-        raise UsageError(asked, f"it has no {missing[0]}", f"it needs: {', '.join(map(str, specs))}")
-    return {spec.name: cast(arrays[spec.name], spec, asked) for spec in specs}
 
 
 def _check_shape(job: Job, spec: TensorSpec, shape: Sequence[int]) -> None:
@@ -222,12 +212,6 @@ def first_line(error: BaseException) -> str:
     """What an error of TensorFlow's says first, without the place in its own code."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
-
-
-def _own_data(given: Given) -> Data:
-    feeds = given.calibration or []
-    key = content_id([[name, str(a.dtype), list(a.shape), a.tobytes().hex()] for f in feeds for name, a in f.items()])
-    return Data("get_calibration()", key, feeds)
 
 
 def _freeze(job: Job, given: Given, specs: Sequence[TensorSpec], outputs: Sequence[str]) -> None:
@@ -376,6 +360,5 @@ def _source_id(given: Given, job: Job) -> str:
         array = variable.numpy()
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
-    args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in job.args.items()}
     shapes = [list(spec.shape) for spec in given.inputs]
-    return content_id([given.id_parts, args, job.sizes, job.shapes, shapes, digest.hexdigest()])
+    return content_id([given.id_parts, by_content(job.args), job.sizes, job.shapes, shapes, digest.hexdigest()])

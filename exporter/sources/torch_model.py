@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core import samples
 from ...core.errors import Unsupported, UsageError
-from ...core.ids import content_id, file_sha256
+from ...core.ids import by_content, content_id
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
 from ..data import Data
@@ -238,8 +238,7 @@ def _own_data(job: Job, given: Given, edge: Boundary, specs: Sequence[TensorSpec
         feeds.append({name: value.numpy() for name, value in zip(names, values, strict=True)})
     if not feeds:
         raise UsageError(f"get_calibration() of {job.path}", "it gives no samples", "yield real inputs")
-    key = content_id([[name, str(a.dtype), list(a.shape), a.tobytes().hex()] for f in feeds for name, a in f.items()])
-    return Data("get_calibration()", key, feeds)
+    return common.own_calibration(feeds)
 
 
 def _check_fit(job: Job, wrapper: Any, names: Sequence[str], tensors: Sequence[Any]) -> None:
@@ -280,5 +279,4 @@ def _source_id(given: Given, job: Job) -> str:
     for name, tensor in sorted(given.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    args = {k: file_sha256(v) if Path(v).is_file() else v for k, v in job.args.items()}
-    return content_id([given.id_parts, args, job.sizes, job.layout, job.embed, digest.hexdigest()])
+    return content_id([given.id_parts, by_content(job.args), job.sizes, job.layout, job.embed, digest.hexdigest()])
