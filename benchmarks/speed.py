@@ -71,15 +71,15 @@ def main() -> int:
             whole, early, own = (statistics.median(column) for column in zip(*rows, strict=True))
             bar = 1.25 * whole + 3
             bad += own > bar
-            alone[model] += own
+            alone[title] += own
             word = "ok" if own <= bar else "OVER"
             print(f"| {title} | {target} | {whole:.1f} | {early:.1f} | {own:.1f} | {bar:.1f} | {word} |", flush=True)
     print("\nThe three targets in one call share one capture:\n")
     print("| model | three calls, summed | one call |\n|---|---|---|")
     for title, model in MODELS.items():
         together = statistics.median(ours(BARE, model) for _ in range(RUNS))
-        bad += together >= alone[model]
-        print(f"| {title} | {alone[model]:.1f} | {together:.1f} |", flush=True)
+        bad += together >= alone[title]
+        print(f"| {title} | {alone[title]:.1f} | {together:.1f} |", flush=True)
     print(f"\n{(time.time() - begun) / 60:.0f} minutes.")
     return 1 if bad else 0
 
