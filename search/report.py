@@ -136,7 +136,8 @@ def _accuracy_sentence(study: Study, best: Candidate) -> str:
         tail = (
             f" It agrees with the source model on {percent_text(agreement)} of the inputs." if finite(agreement) else ""
         )
-        return "Accuracy not verified: no labelled data given." + tail
+        why = next((note for note in study["notes"] if note.startswith("accuracy not")), "accuracy not verified")
+        return f"{why[0].upper()}{why[1:]}.{tail}"
     counted = share_of(best["accuracy"], n)
     text = f"Right on {counted} labelled inputs" if counted else f"Accuracy {percent_text(best['accuracy'])}"
     source = study.get("reference_accuracy")

@@ -245,6 +245,7 @@ class Running:
             artifact=relative(made.path, self.folder),
             artifact_id=made.id,
             route=made.route,
+            lost=made.lost,
             recipe=made.recipe.to_dict(),
             outputs=relative(proof.outputs, self.folder),
             size_bytes=made.size_bytes,

@@ -189,7 +189,12 @@ class Study:
             )
             raise UsageError(f"the study {self.folder}", found, "run the search again with --overwrite")
         return Artifact(
-            trial.candidate.target, path, Recipe(**trial.recipe), trial.route or [], [], str(trial.artifact_id)
+            trial.candidate.target,
+            path,
+            Recipe(**trial.recipe),
+            trial.route or [],
+            trial.lost or [],
+            str(trial.artifact_id),
         )
 
     def _trial(self, id: str) -> Trial:

@@ -34,6 +34,7 @@ class Trial:
         artifact: path of the model's main file within the study's folder.
         artifact_id: content id of its files.
         route: the converters that made it.
+        lost: routes that were tried before, each with its reason.
         recipe: how it was made, as data: resolved for the machine of the search.
         outputs: path of its outputs over all samples within the study's folder.
         size_bytes: of all its files.
@@ -47,6 +48,7 @@ class Trial:
     artifact: str | None = None
     artifact_id: str | None = None
     route: list[str] | None = None
+    lost: list[str] | None = None
     recipe: dict[str, Any] | None = None
     outputs: str | None = None
     size_bytes: int | None = None

@@ -69,11 +69,12 @@ def read(study: Study) -> Page:
     return page
 
 
-def without_labels(study: Study) -> Study:
+def without_labels(study: Study, why: str = "no labelled data given") -> Study:
     for candidate in study["candidates"]:
         candidate["accuracy"] = None
     study.update(reference_accuracy=None)
     study["data"]["evaluate"] = None
+    study["notes"] = [f"accuracy not verified: {why}", *study["notes"]]
     return study
 
 
@@ -224,6 +225,12 @@ def test_without_labels_agreement_takes_the_place_of_accuracy(study: Study) -> N
     assert "Speed against agreement" in text and "agreement with the source, %" in text
     assert "source 90.0 %" not in text, "a line of the accuracy"
     assert "OpenVINO int8: 6.41 ms" in text
+
+
+def test_labels_without_a_declared_classifier_are_not_called_missing(study: Study) -> None:
+    text = read(without_labels(study, "the model declares no classes (get_labels)")).text
+    assert "Accuracy not verified: the model declares no classes (get_labels)." in text
+    assert "no labelled data given" not in text
 
 
 def test_one_candidate_makes_a_page(study: Study) -> None:

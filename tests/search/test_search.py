@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from seatrial.core.bundle import Bundle
 from seatrial.core.errors import CannotDo, UsageError
 from seatrial.devices.store import Store
@@ -28,7 +29,7 @@ from seatrial.exporter.run import verify
 from seatrial.search import race
 from seatrial.search.run import search
 from seatrial.search.study import Study
-from seatrial.search.trials import Trials
+from seatrial.search.trials import Trials, trials
 
 run_module = importlib.import_module("seatrial.search.run")
 
@@ -557,6 +558,24 @@ def test_a_bundle_packed_elsewhere_says_where_it_was_proven(moved: Path, tmp_pat
     bundle = found.pack(found.winners["best"], tmp_path / "packed")
     assert bundle.manifest["proven_on"]["cpu"] == "Another CPU"
     assert bundle.manifest["tools"][bundle.target] == "9.9.9"
+
+
+def test_routes_that_were_lost_are_told_by_a_bundle_packed_later(moved: Path, tmp_path: Path) -> None:
+    """A converter that lost doesn't run again when another candidate is packed: its reason is a stored fact."""
+    found = Study.read(moved)
+    store = Store(moved / "facts.sqlite")
+    with store.begin() as connection:
+        [(data,)] = connection.execute(
+            sa.select(trials.c.data).where(trials.c.candidate == found.winners["best"]), {}
+        ).all()
+        changed = {**json.loads(data), "lost": ["torch → onnx: it has no such operator"]}
+        assert json.loads(data)["lost"] == []
+        connection.execute(
+            sa.update(trials).where(trials.c.candidate == found.winners["best"]).values(data=json.dumps(changed))
+        )
+    store.close()
+    bundle = found.pack(found.winners["best"], tmp_path / "packed")
+    assert bundle.manifest["lost"] == ["torch → onnx: it has no such operator"]
 
 
 def test_nothing_feasible_is_exit_four_with_every_reason(
