@@ -96,7 +96,7 @@ def command(
 
 
 def _show(made: list[Any]) -> None:
-    from ..exporter.report import unverified
+    from ..exporter.report import unverified, weak
 
     rows = []
     for one in made:
@@ -122,6 +122,10 @@ def _show(made: list[Any]) -> None:
             click.echo(f"{one.bundle.path}: {one.proof.accuracy.note}")
         elif one.bundle.precision == "int8" or "evaluate" in one.bundle.manifest["data"]:
             click.echo(f"{one.bundle.path}: {unverified(one.bundle.manifest)}")
+        if one.proof.parity.detections:
+            click.echo(f"{one.bundle.path}: {one.proof.parity.detections.note}")
+        for text in weak(one.bundle.manifest["proof"], one.bundle.manifest["tolerance"]["sqnr_db"]):
+            click.echo(f"{one.bundle.path}: {text}")
         for lost in one.bundle.manifest["lost"]:
             click.echo(f"{one.bundle.path}: tried before, and lost: {lost}")
         for problem in one.proof.problems:

@@ -104,6 +104,7 @@ def source_options(function: Any) -> Any:
             click.option("--dynamic", multiple=True, metavar="AXIS=LOW:HIGH", help="Keep batch, or ids.1, free."),
             click.option("--io-layout", type=click.Choice(("nchw", "nhwc")), help="Of pictures at the boundary."),
             click.option("--embed-preprocessing", is_flag=True, help="Into the graph: it takes uint8 pixels, NHWC."),
+            click.option("--detections", default="", metavar="boxes=NAME,scores=NAME", help="Outputs of a detector."),
             click.option("--calibration", type=click.Path(path_type=Path), help="Pictures or .npz; int8 needs it."),
             click.option("--evaluate", type=click.Path(path_type=Path), help="Labelled pictures or .npz."),
             click.option(
@@ -139,6 +140,7 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "dynamic": options["dynamic"],
         "layout": options["io_layout"] or "",
         "embed": options["embed_preprocessing"],
+        "detections": options["detections"],
         "calibration": options["calibration"],
         "evaluate": options["evaluate"],
         "max_drop": options["max_drop"],

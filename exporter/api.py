@@ -23,7 +23,8 @@ from .convert import routes
 from .make import Exporter, Made
 from .pack import pack
 from .program import Program
-from .proof import parity
+from .proof import degenerate, parity
+from .proof.detections import read
 from .proof.layers import Depth, picture
 from .proof.prove import DEFAULT_MAX_DROP, Proof, Prover
 from .sizes import Size
@@ -144,6 +145,7 @@ def source_of(
     dynamic: Sequence[str] = (),
     layout: str = "",
     embed: bool = False,
+    detections: str | Mapping[str, Any] = "",
 ) -> Source:
     """A user's model with how to read it.
 
@@ -156,6 +158,7 @@ def source_of(
         dynamic: dimensions that stay free: ``batch=1:64``, ``ids.1=mask.1=8:512``.
         layout: ``nchw`` or ``nhwc`` for pictures; empty for the source's own.
         embed: put preprocessing into the graph, which then takes uint8 pixels (1, H, W, 3).
+        detections: the outputs of a detector: ``boxes=NAME,scores=NAME``, see `proof.detections.read`.
 
     Raises:
         UsageError: it is missing, of a kind that can't be read, or an option doesn't fit.
@@ -163,7 +166,9 @@ def source_of(
     free = tuple(sizes.dynamic(text) for text in dynamic)
     if layout not in ("", "nchw", "nhwc"):
         raise UsageError(f"--io-layout {layout}", "no such layout", "known: nchw, nhwc")
-    return detect(model, args, Path(inputs) if inputs else None, shapes, ranges, free=free, layout=layout, embed=embed)
+    boxes = read(detections, "--detections") if detections else {}
+    more = {"free": free, "layout": layout, "embed": embed, "detections": boxes}
+    return detect(model, args, Path(inputs) if inputs else None, shapes, ranges, **more)
 
 
 def _pack(out: Path, made: Made, allow_mismatch: bool) -> Exported:
@@ -242,9 +247,10 @@ def check_program(program: Program) -> None:
     """
     asked = f"the model {program.name}"
     _check_labels(program)
-    problems = parity.degenerate(program.reference_outputs("main"))
+    real = any(name.startswith("real") for name in program.main)
+    problems, _ = degenerate.judge(program.reference_outputs("main"), real, program.detections)
     if problems:
-        todo = "give real samples, or weights that answer something"
+        todo = "give real samples (--inputs FILE.npz; several: --evaluate FILE.npz), or weights that answer something"
         raise CheckFailed(asked, "; ".join(problems), todo)
     bar = parity.BARS_DB["fp32"]
     if program.capture_problems:

@@ -78,7 +78,7 @@ def compare(program: Program, names: Sequence[str], reference: Sequence[Feed], f
         found: outputs under the settings to prove.
     """
     want, have = (real(side, program.quanta) for side in (reference, found))
-    check = parity.compare("int8", names, want, have, classes=program.classes)
+    check = parity.compare("int8", names, want, have, classes=program.classes, declared=program.detections)
     low = [
         f"output {out.name!r}: {out.sqnr_db:.1f} dB against its own strict run, needed {BAR_DB:g}; worst: {out.worst}"
         for out in check.outputs

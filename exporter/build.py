@@ -127,6 +127,7 @@ class Builder:
             function=source.function,
             layout=source.layout,
             embed=source.embed,
+            detections=source.detections,
             then=then,
         )
         answer = self._read(source, job, log)

@@ -17,7 +17,7 @@ from ..targets import get
 from . import as_is
 from .artifact import Artifact
 from .program import Program
-from .proof import parity
+from .proof import detections, parity
 from .report import report
 from .tools import versions
 
@@ -68,7 +68,7 @@ def pack(
         _golden(part, program, proof["dtypes"], *vectors)
         manifest = _manifest(program, artifact, proof, host, allow_mismatch, runtime)
         for name in ("selftest.py", "example.py"):
-            (part / name).write_text(_script(name, artifact.target, proof["settings"]))
+            (part / name).write_text(_script(name, artifact.target, proof["settings"], bool(program.detections)))
         (part / "report.md").write_text(report(manifest))
         manifest["files"] = {
             str(path.relative_to(part)): {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
@@ -135,11 +135,13 @@ def _manifest(
         "preprocess": program.preprocess.to_dict() if program.preprocess else None,
         "labels": "labels.txt" if program.labels else None,
         "classes": program.classes,
+        "detections": program.detections or None,
         "settings": proof["settings"],
         "tolerance": {
             "sqnr_db": parity.BARS_DB.get(precision, as_is.BAR_DB),
             "agreement": parity.AGREEMENT.get(precision, parity.AGREEMENT["int8"]),
             "golden_sqnr_db": GOLDEN_DB.get(precision, parity.BARS_DB.get(precision, as_is.BAR_DB)),
+            "detections": detections.BARS.get(precision, detections.BARS["int8"]) if program.detections else None,
         },
         "proof": proof,
         "proven_on": host,
@@ -161,6 +163,7 @@ def _ops(proof: dict[str, Any]) -> list[str]:
     return list(proof["placement"].get("ops", {}))
 
 
-def _script(name: str, target: str, settings: dict[str, Any]) -> str:
+def _script(name: str, target: str, settings: dict[str, Any], detector: bool) -> str:
     text = (TEMPLATES / f"{name}.txt").read_text()
+    text = text.replace("# DETECTIONS\n", detections.script() if detector else "")
     return text.replace("# OPEN_MODEL\n", get(target).example(settings).strip() + "\n")

@@ -37,6 +37,7 @@ class Program:
         data: facts of the user's data by use (``calibration``, ``held_out``, ``evaluate``, ``confirm``): name, id, n,
             labels.
         labels: class names of a declared classifier.
+        detections: the outputs of a declared detector, see `proof.detections.read`; empty for others.
         preprocess: how photos become inputs.
         capture_db: SQNR of the captured graph against the source, in dB; None where nothing was captured.
         capture_problems: what is wrong with its answers, in words.
@@ -61,6 +62,7 @@ class Program:
     edges: list[str]
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: list[str] | None = None
+    detections: dict[str, Any] = field(default_factory=dict)
     preprocess: Preprocess | None = None
     capture_db: float | None = None
     capture_problems: list[str] = field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .proof.detections import Detected
 from .proof.layers.depth import HEAD, Depth, table
 
 
@@ -23,6 +24,7 @@ def report(manifest: dict[str, Any]) -> str:
         f"- Settings: {_pairs(proof['settings'])}. What ran: {proof['placement'].get('precision', '?')} on "
         f"{_pairs(proof['placement'].get('where', {}))}.",
         *(f"- Note: {note}." for note in manifest["notes"]),
+        *(f"- {text[0].upper()}{text[1:]}." for text in weak(proof, manifest["tolerance"]["sqnr_db"])),
         f"- Model: {manifest['model']}, {manifest['size_bytes'] / 1e6:.2f} MB.",
     ]
     if recipe["calibration_id"]:
@@ -65,6 +67,17 @@ def unverified(manifest: dict[str, Any]) -> str:
     return f"{found} (a .py does, by get_labels())"
 
 
+def weak(proof: dict[str, Any], bar: float) -> list[str]:
+    """Outputs of which the bar proves little, because an artifact that never looks at its inputs would pass it."""
+    rows = (proof["parity"] or {}).get("outputs", [])
+    return [
+        f"the bar says little of output {row['name']!r}: the mean of the source's answers would pass it, at "
+        f"{row['mean_db']:.0f} dB"
+        for row in rows
+        if row.get("mean_db") is not None and row["mean_db"] >= bar
+    ]
+
+
 def _accuracy_line(manifest: dict[str, Any]) -> str:
     why = unverified(manifest)
     if why:
@@ -89,10 +102,18 @@ def summary(proof: dict[str, Any]) -> str:
     """SQNR and agreement in a few words."""
     parity = proof["parity"]
     sqnr = parity["sqnr_db"]
+    if sqnr is None and parity["detections"]:
+        return f"{_detections(parity['detections'])} over {parity['samples']} samples"
     words = "integers equal" if sqnr is None else ("equal to the bit" if sqnr >= 300 else f"{sqnr:.1f} dB")
     if parity["agreement"] is not None:
         words += f", top-1 agreement {parity['agreement']:.1%}"
+    if parity["detections"]:
+        words += f", {_detections(parity['detections'])}"
     return f"{words} over {parity['samples']} samples"
+
+
+def _detections(found: dict[str, Any]) -> str:
+    return Detected(**found).note
 
 
 def _pairs(data: dict[str, Any]) -> str:
@@ -103,7 +124,8 @@ def _tables(proof: dict[str, Any]) -> list[str]:
     parity = proof["parity"]
     if not parity:
         return []
-    titles = ("output", "SQNR, dB", "worst, dB", "max abs", "max rel", "cosine", "exact", "worst sample")
+    numbers = ("SQNR, dB", "worst, dB", "mean answer, dB", "max abs", "max rel", "cosine", "exact")
+    titles = ("output", *numbers, "worst sample")
     head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines = ["## Main samples", "", *head, *map(_row, parity["outputs"])]
     if parity["edges"]:
@@ -114,8 +136,8 @@ def _tables(proof: dict[str, Any]) -> list[str]:
 
 
 def _row(out: dict[str, Any]) -> str:
-    sqnr, worst = ("" if out[key] is None else f"{out[key]:.1f}" for key in ("sqnr_db", "worst_db"))
+    levels = ("" if out[key] is None else f"{out[key]:.1f}" for key in ("sqnr_db", "worst_db", "mean_db"))
     far = ("" if out[key] is None else f"{out[key]:.3g}" for key in ("max_abs", "max_rel"))
     cosine = "" if out["cosine"] is None else f"{out['cosine']:.8f}"
-    numbers = (sqnr, worst, *far, cosine, f"{out['exact']:.2%}")
+    numbers = (*levels, *far, cosine, f"{out['exact']:.2%}")
     return f"| {' | '.join((out['name'], *numbers, out['worst']))} |"

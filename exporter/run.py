@@ -18,6 +18,7 @@ from ..core.errors import CannotDo, CheckFailed, SeatrialError, UsageError
 from ..core.paths import check_readable
 from ..devices.sessions import WorkerSession, open_session
 from ..targets import get
+from . import as_is
 from .images import SUFFIXES, Preprocess
 from .proof import parity
 
@@ -165,7 +166,14 @@ def verify(path: Path | str) -> dict[str, Any]:
     found = [model.run(feed) for feed in feeds]
     manifest = model.bundle.manifest
     names = [f"golden {i}" for i in range(len(wants))]
-    check = parity.compare(manifest["precision"], names, wants, found)
+    quanta, precision = manifest["quanta"], manifest["precision"]
+    check = parity.compare(
+        precision if precision in parity.BARS_DB else "int8",
+        names,
+        as_is.real(wants, quanta),
+        as_is.real(found, quanta),
+        declared=manifest.get("detections"),
+    )
     bar = manifest["tolerance"]["golden_sqnr_db"]
     if check.sqnr_db is not None and check.sqnr_db < bar:
         found_db = f"golden vectors are met at {check.sqnr_db:.1f} dB, needed {bar:g}"

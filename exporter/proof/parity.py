@@ -8,14 +8,19 @@ every sample; int8 over all together, because single pictures without content (a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from . import detections
+from .detections import Detected
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
     from ...core.samples import Feed
+
+    Edges = tuple[Sequence[str], Sequence[Feed], Sequence[Feed]]
 
 BARS_DB = {"fp32": 80.0, "fp16": 45.0, "bf16": 30.0, "int8": 10.0}
 """Lowest SQNR, in dB, that passes. For int8 it catches collapse; labelled data judge accuracy."""
@@ -31,7 +36,7 @@ over noise 120. What these inputs are to find (padding, clipping, overflow) is t
 """
 
 AGREEMENT = {"fp32": 1.0, "fp16": 0.95, "bf16": 0.9, "int8": 0.8}
-"""Lowest share of equal top-1 classes that passes, for a declared classifier on real samples."""
+"""Lowest share that passes of equal top-1 classes, for a declared classifier on real samples, and of equal integers."""
 
 CEILING_DB = 300.0
 """Written for outputs that are equal to the bit."""
@@ -42,7 +47,8 @@ class OutputParity:
     """One output over all samples of a group: `sqnr_db` of all together, `worst_db` of the sample named `worst`.
 
     Both are None for integers. `exact` is the share of equal numbers, `problem` what makes a comparison impossible,
-    and then all numbers are None.
+    and then all numbers are None. `mean_db` is what an artifact would have that answers the mean over the main samples:
+    a bar below it can't tell the two apart.
     """
 
     name: str
@@ -54,11 +60,12 @@ class OutputParity:
     exact: float
     worst: str
     problem: str = ""
+    mean_db: float | None = None
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The verdict on an artifact in one setting."""
+    """The verdict on an artifact in one setting; a declared detector's outputs stand in `detections` alone."""
 
     precision: str
     outputs: list[OutputParity]
@@ -67,6 +74,7 @@ class Parity:
     agreement: float | None = None
     samples: int = 0
     problems: list[str] = field(default_factory=list)
+    detections: Detected | None = None
 
     @property
     def ok(self) -> bool:
@@ -84,29 +92,14 @@ class Parity:
         return {**asdict(self), "ok": self.ok, "sqnr_db": self.sqnr_db}
 
 
-def degenerate(reference: Sequence[Feed]) -> list[str]:
-    """Why reference outputs prove nothing: NaN, all zeros, or constant over all main samples."""
-    import numpy as np
-
-    problems = []
-    for name in reference[0]:
-        arrays = [sample[name] for sample in reference]
-        if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in arrays):
-            problems.append(f"the reference output {name!r} is not finite")
-        elif all(not a.any() for a in arrays):
-            problems.append(f"the reference output {name!r} is all zeros, which proves nothing")
-        elif len(arrays) > 1 and all(a.shape == arrays[0].shape and (a == arrays[0]).all() for a in arrays):
-            problems.append(f"the reference output {name!r} is the same for all main samples, which proves nothing")
-    return problems
-
-
 def compare(
     precision: str,
     names: Sequence[str],
     reference: Sequence[Feed],
     found: Sequence[Feed],
-    edges: tuple[Sequence[str], Sequence[Feed], Sequence[Feed]] = ((), (), ()),
+    edges: Edges = ((), (), ()),
     classes: str | None = None,
+    declared: Mapping[str, Any] | None = None,
 ) -> Parity:
     """Hold `found` against `reference`, sample by sample, output by output.
 
@@ -117,32 +110,57 @@ def compare(
         found: outputs of the artifact.
         edges: names, reference outputs and found outputs of the edge cases.
         classes: the output whose largest entry is the class, for a declared classifier.
+        declared: the outputs of a declared detector, see `detections.read`.
     """
-    import numpy as np
-
-    powers = {name: _power([sample[name] for sample in reference]) for name in reference[0]}
-    main = [_output(name, powers[name], names, reference, found) for name in reference[0]]
-    finite = [
-        i for i, out in enumerate(edges[1]) if all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values())
+    plain = [name for name in reference[0] if name not in detections.outputs(declared)]
+    powers = {name: power([sample[name] for sample in reference]) for name in plain}
+    main = [
+        replace(_output(name, powers[name], names, reference, found), mean_db=mean_db([f[name] for f in reference]))
+        for name in plain
     ]
-    skipped = [name for i, name in enumerate(edges[0]) if i not in finite]
     problems = [p for out in main for p in _problems(out, precision, BARS_DB[precision], "")]
-    edge_outputs = []
-    for constant in (True, False):
-        chosen = [i for i in finite if (edges[0][i] in CONSTANT) == constant]
-        if not chosen:
-            continue
-        asked, (want, have) = [edges[0][i] for i in chosen], ([side[i] for i in chosen] for side in edges[1:])
-        outputs = [_output(n, powers[n], asked, want, have, edge=True) for n in reference[0]]
-        edge_outputs += outputs
-        bar = CONSTANT_EDGES_DB.get(precision, BARS_DB[precision]) if constant else BARS_DB[precision]
-        # Edge cases of a quantized model leave the calibrated range by design.
-        if precision != "int8":
-            problems += [p for out in outputs for p in _problems(out, precision, bar, "edge case ")]
+    finite = [i for i, answer in enumerate(edges[1]) if _finite(answer)]
+    skipped = [name for i, name in enumerate(edges[0]) if i not in finite]
+    asked = _chosen(edges, finite)
+    judged, more = _edges(precision, powers, asked)
+    detected = None
+    if declared:
+        detected = detections.compare(declared, precision, names, reference, found)
+        at_edges = detections.compare(declared, precision, *asked)
+        more += [f"edge case: {at_edges.problem}"] if at_edges.problem else []
+        problems += [detected.problem] if detected.problem else []
+    # Edge cases of a quantized model leave the calibrated range by design.
+    problems += more if precision != "int8" else []
     agreement = _agreement(classes, reference, found) if classes else None
     if agreement is not None and agreement < AGREEMENT[precision]:
         problems.append(f"top-1 agreement {agreement:.1%}, needed {AGREEMENT[precision]:.0%}")
-    return Parity(precision, main, edge_outputs, skipped, agreement, len(names), problems)
+    return Parity(precision, main, judged, skipped, agreement, len(names), problems, detected)
+
+
+def _finite(answer: Feed) -> bool:
+    import numpy as np
+
+    return all(a.dtype.kind != "f" or bool(np.isfinite(a).all()) for a in answer.values())
+
+
+def _chosen(edges: Edges, which: Sequence[int]) -> Edges:
+    names, reference, found = edges
+    return [names[i] for i in which], [reference[i] for i in which], [found[i] for i in which]
+
+
+def _edges(precision: str, powers: Mapping[str, float], edges: Edges) -> tuple[list[OutputParity], list[str]]:
+    """Edge cases by output, those whose inputs are one number all over by themselves; and what is wrong."""
+    outputs: list[OutputParity] = []
+    problems: list[str] = []
+    for constant in (True, False):
+        chosen = [i for i, name in enumerate(edges[0]) if (name in CONSTANT) == constant]
+        if not chosen:
+            continue
+        bar = CONSTANT_EDGES_DB.get(precision, BARS_DB[precision]) if constant else BARS_DB[precision]
+        judged = [_output(name, level, *_chosen(edges, chosen), edge=True) for name, level in powers.items()]
+        outputs += judged
+        problems += [p for out in judged for p in _problems(out, precision, bar, "edge case ")]
+    return outputs, problems
 
 
 def _problems(out: OutputParity, precision: str, bar: float, prefix: str) -> list[str]:
@@ -153,14 +171,14 @@ def _problems(out: OutputParity, precision: str, bar: float, prefix: str) -> lis
     if judged is not None and judged < bar:
         shown = f"{judged:.1f}" if round(judged, 1) < bar else f"{judged:.4f}"
         return [f"{where}: {shown} dB, needed {bar:g}; largest difference {out.max_abs:.4g}"]
-    if judged is None and out.exact < 1:
-        return [f"{where}: {out.exact:.2%} of the integers are equal"]
+    if judged is None and out.exact < AGREEMENT[precision]:
+        return [f"{where}: {out.exact:.2%} of the integers are equal, needed {AGREEMENT[precision]:.0%}"]
     return []
 
 
 def _output(
     name: str,
-    power: float,
+    level: float,
     samples: Sequence[str],
     reference: Sequence[Feed],
     found: Sequence[Feed],
@@ -172,9 +190,8 @@ def _output(
         problem = _unfit(a, b)
         if b is None or problem:
             return OutputParity(name, None, None, None, None, None, 0.0, sample, problem)
-        scale = max(power, _power([a])) if edge else power
-        seen.append(_one(sample, a, b, scale))
-    return _together(name, power, seen)
+        seen.append(_one(sample, a, b, max(level, power([a])) if edge else level))
+    return _together(name, level, seen)
 
 
 def _unfit(a: ndarray, b: ndarray | None) -> str:
@@ -202,7 +219,7 @@ class _Sample:
     cosine: float | None = None
 
 
-def _one(sample: str, a: ndarray, b: ndarray, power: float) -> _Sample:
+def _one(sample: str, a: ndarray, b: ndarray, level: float) -> _Sample:
     import numpy as np
 
     equal = int((a == b).sum())
@@ -213,20 +230,20 @@ def _one(sample: str, a: ndarray, b: ndarray, power: float) -> _Sample:
     noise = float(np.mean(error**2)) if x.size else 0.0
     norm = float(np.linalg.norm(x) * np.linalg.norm(y))
     # Relative to the output's scale where an entry is nearly zero: x/0 says nothing.
-    relative = error / np.maximum(np.abs(x), math.sqrt(power) * 1e-3 or 1.0)
+    relative = error / np.maximum(np.abs(x), math.sqrt(level) * 1e-3 or 1.0)
     return _Sample(
         sample,
         equal,
         a.size,
         noise,
-        _decibel(power, noise),
+        decibel(level, noise),
         float(error.max(initial=0)),
         float(relative.max(initial=0)),
         float(x @ y) / norm if norm > 0 else None,
     )
 
 
-def _together(name: str, power: float, seen: Sequence[_Sample]) -> OutputParity:
+def _together(name: str, level: float, seen: Sequence[_Sample]) -> OutputParity:
     worst = min(seen, key=lambda one: one.sqnr_db)
     size = sum(one.size for one in seen)
     exact = sum(one.equal for one in seen) / size if size else 1.0
@@ -235,7 +252,7 @@ def _together(name: str, power: float, seen: Sequence[_Sample]) -> OutputParity:
     noise = sum((one.noise or 0.0) * one.size for one in seen) / size if size else 0.0
     return OutputParity(
         name,
-        _decibel(power, noise),
+        decibel(level, noise),
         worst.sqnr_db,
         max(one.max_abs for one in seen),
         max(one.max_rel for one in seen),
@@ -245,17 +262,30 @@ def _together(name: str, power: float, seen: Sequence[_Sample]) -> OutputParity:
     )
 
 
-def _decibel(power: float, noise: float) -> float:
+def decibel(level: float, noise: float) -> float:
+    """SQNR, in dB, of a mean square error under a mean square of the reference, within `CEILING_DB`."""
     if noise == 0:
         return CEILING_DB
-    return min(10 * math.log10(power / noise), CEILING_DB) if power > 0 else -CEILING_DB
+    return min(10 * math.log10(level / noise), CEILING_DB) if level > 0 else -CEILING_DB
 
 
-def _power(arrays: Sequence[ndarray]) -> float:
+def power(arrays: Sequence[ndarray]) -> float:
+    """Mean square of all entries."""
     import numpy as np
 
     flat = [np.asarray(a, np.float64).ravel() for a in arrays]
     return float(np.mean(np.concatenate(flat) ** 2)) if any(a.size for a in flat) else 0.0
+
+
+def mean_db(arrays: Sequence[ndarray]) -> float | None:
+    """SQNR, in dB, of the mean over the samples as an answer; None of integers, other shapes each, or one sample."""
+    import numpy as np
+
+    if len(arrays) < 2 or arrays[0].dtype.kind != "f" or any(a.shape != arrays[0].shape for a in arrays):
+        return None
+    stacked = np.stack(arrays).astype(np.float64)
+    noise = float(np.mean((stacked - stacked.mean(0)) ** 2)) if stacked.size else 0.0
+    return decibel(power(arrays), noise)
 
 
 def _agreement(classes: str, reference: Sequence[Feed], found: Sequence[Feed]) -> float | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ...core.samples import Feed
 
 SEEDS = 3
+SCALES = (0.1, 0.01, 10.0, 100.0)
+"""Of noise, in the example's, where the answers to that of its own scale prove nothing."""
 CORNERS = (1, 2, 3)
 """Sizes that a free dimension without declared limits is tried with, besides that of the example."""
 
@@ -54,7 +56,7 @@ def build(
     range, and the ends of each free dimension's `limits`, alone and all together.
     """
     main: Named = [("example", dict(example))]
-    main += [(f"noise {seed}", _noise(inputs, example, seed + 1)) for seed in range(SEEDS)]
+    main += [(f"noise {seed}", _noise(inputs, example, seed + 1, 1.0)) for seed in range(SEEDS)]
     main += [(f"real {i}", dict(feed)) for i, feed in enumerate(real)]
     edges: Named = []
     for name, value in zip(CONSTANT, (0.0, -1.0, 1.0), strict=True):
@@ -63,11 +65,21 @@ def build(
     return main, edges
 
 
-def _noise(inputs: Sequence[TensorSpec], example: Feed, seed: int) -> Feed:
-    return {s.name: _draw(s, example[s.name].shape, seed, example[s.name]) for s in inputs}
+def rescaled(inputs: Sequence[TensorSpec], example: Feed, main: Named, scale: float) -> Named:
+    """The main samples with noise of another scale: floats times `scale`, bytes nearer to the middle of their range."""
+    return [
+        (f"{name} x {scale:g}", _noise(inputs, example, int(name.removeprefix("noise ")) + 1, scale))
+        if name.startswith("noise ")
+        else (name, feed)
+        for name, feed in main
+    ]
 
 
-def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int, like: ndarray | None) -> ndarray:
+def _noise(inputs: Sequence[TensorSpec], example: Feed, seed: int, scale: float) -> Feed:
+    return {s.name: _draw(s, example[s.name].shape, seed, example[s.name], scale) for s in inputs}
+
+
+def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int, like: ndarray | None, scale: float = 1.0) -> ndarray:
     import numpy as np
 
     # The input's name is part of the seed: two inputs of one shape must not be equal.
@@ -77,10 +89,13 @@ def _draw(spec: TensorSpec, shape: tuple[int, ...], seed: int, like: ndarray | N
         centre, spread = 0.0, 1.0
         if like is not None and like.size > 1 and float(like.std()) > 0:
             centre, spread = float(like.mean()), float(like.std())
-        return (rng.standard_normal(shape) * spread + centre).astype(dtype)
+        return ((rng.standard_normal(shape) * spread + centre) * scale).astype(dtype)
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)
     low, high = _integer_range(spec, like)
+    if dtype.itemsize == 1 and scale < 1:
+        cut = int((high - low) * (1 - scale) / 2)
+        low, high = low + cut, high - cut
     return rng.integers(low, high, shape).astype(dtype)
 
 

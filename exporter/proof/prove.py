@@ -156,11 +156,14 @@ class Prover:
         groups = [group for group in ("held_out", "evaluate") if self.reference[group]]
         names = [f"{group} {i}" for group in groups for i in range(len(self.reference[group]))]
         want, have = ([out for group in groups for out in side[group]] for side in (self.reference, found))
-        on_data = parity.compare(precision, names, want, have, classes=program.classes) if names else None
+        boxes = program.detections
+        on_data = (
+            parity.compare(precision, names, want, have, classes=program.classes, declared=boxes) if names else None
+        )
         if precision == "int8" and on_data:
             return on_data
         edges = (program.edges, self.reference["edges"], found["edges"])
-        check = parity.compare(precision, program.main, self.reference["main"], found["main"], edges)
+        check = parity.compare(precision, program.main, self.reference["main"], found["main"], edges, declared=boxes)
         if on_data is None:
             return check
         return replace(
@@ -168,6 +171,7 @@ class Prover:
             agreement=on_data.agreement,
             samples=check.samples + on_data.samples,
             problems=check.problems + on_data.problems,
+            detections=on_data.detections,
         )
 
     def _as_is(self, found: dict[str, list[Feed]]) -> Parity:

@@ -76,6 +76,7 @@ class Source:
         function: of a ``.py``, the one that makes the model.
         layout: ``nchw`` or ``nhwc`` for pictures; empty for the source's own.
         embed: whether preprocessing goes into the graph.
+        detections: the outputs of a declared detector, see `proof.detections.read`.
     """
 
     text: str
@@ -90,6 +91,7 @@ class Source:
     function: str = "get_model"
     layout: str = ""
     embed: bool = False
+    detections: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def how(self) -> Kind:
@@ -131,7 +133,8 @@ class Source:
         sizes = [size.to_dict() for size in (*self.free, *self.fixed)]
         files = [file_sha256(file) for file in self.files]
         args = by_content(self.args)
-        return [self.kind, self.name, files, args, inputs, asked, sizes, self.function, self.layout, self.embed]
+        reading = [self.function, self.layout, self.embed, dict(self.detections)]
+        return [self.kind, self.name, files, args, inputs, asked, sizes, *reading]
 
 
 def detect(
@@ -150,7 +153,7 @@ def detect(
         inputs: see `Source`.
         shapes: see `Source`.
         ranges: see `Source`.
-        more: ``free``, ``fixed``, ``layout``, ``embed`` of `Source`.
+        more: ``free``, ``fixed``, ``layout``, ``embed``, ``detections`` of `Source`.
 
     Raises:
         UsageError: it is missing, of a kind that can't be read, or options don't fit the kind.

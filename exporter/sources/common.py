@@ -15,7 +15,7 @@ from ...core.specs import TensorSpec
 from .. import data, sizes
 from ..data import Data
 from ..images import Preprocess
-from ..proof import parity, probes
+from ..proof import degenerate, detections, parity, probes
 from .job import Job
 
 Run = Callable[[Feed], Feed]
@@ -38,46 +38,72 @@ class Answers:
 
 
 def fill(
-    folder: Path,
-    asked: str,
+    job: Job,
     run: Run,
     inputs: Sequence[TensorSpec],
     example: Feed,
-    preprocess: Preprocess | None,
-    paths: Mapping[str, str],
-    limits: Mapping[str, Sequence[int]] = {},
+    preprocess: Preprocess | None = None,
     own: Mapping[str, Data] = {},
 ) -> Answers:
     """Write all samples of a Program, with the reference's answers.
 
     Args:
-        folder: the Program's.
-        asked: opens error messages.
+        job: the capture.
         run: one inference of the source in fp32.
         inputs: what goes in.
         example: an example of each input.
         preprocess: how pictures become inputs.
-        paths: the user's data by use: ``calibration``, ``evaluate``, ``confirm``.
-        limits: lowest and highest size of each free dimension.
-        own: data of the source's own, by use, for what `paths` doesn't name.
+        own: data of the source's own, by use, for what the job's don't name.
 
     Raises:
-        UsageError: bad data, or two runs over one input that differ.
+        UsageError: bad data, two runs over one input that differ, or a detector declared by outputs that aren't there.
     """
-    groups = {**own, **{use: data.load(Path(path), inputs, preprocess, use) for use, path in paths.items()}}
+    folder = Path(job.folder)
+    groups = {**own, **{use: data.load(Path(path), inputs, preprocess, use) for use, path in job.data.items()}}
     if "calibration" in groups:
         groups["calibration"], groups["held_out"] = split(groups["calibration"])
     real = [feed for use in ("held_out", "evaluate") if use in groups for feed in groups[use].feeds][:REAL_PROBES]
-    main, edges = probes.build(inputs, example, real, limits)
-    answers = [_twice(asked, run, name, feed) for name, feed in main]
+    main, edges = probes.build(inputs, example, real, job.limits)
+    main, answers, heard = _main(job, run, inputs, example, main)
     _save(folder, "main", [feed for _, feed in main], answers)
-    kept, notes = _edges(folder, run, edges, limits)
+    kept, notes = _edges(job, run, edges)
     for use, group in groups.items():
         outputs = [run(feed) for feed in group.feeds] if use != "calibration" else None
         _save(folder, use, group.feeds, outputs)
     specs = [TensorSpec(name, str(a.dtype), tuple(a.shape)) for name, a in answers[0].items()]
     facts = {use: {**group.to_dict(), "labels": group.labels} for use, group in groups.items()}
-    return Answers(specs, [name for name, _ in main], kept, facts, notes)
+    return Answers(specs, [name for name, _ in main], kept, facts, [*heard, *notes])
+
+
+def _main(
+    job: Job, run: Run, inputs: Sequence[TensorSpec], example: Feed, main: probes.Named
+) -> tuple[probes.Named, list[Feed], list[str]]:
+    """The main samples with their answers, and what to know of them.
+
+    Where they prove nothing, noise of other scales is tried: pixels of 0.05 instead of 1, or of 100, make some networks
+    tell one input from another.
+    """
+    known: dict[str, Feed] = {}
+
+    def answered(named: probes.Named) -> list[Feed]:
+        for name, feed in named:
+            if name not in known:
+                known[name] = _twice(job.asked, run, name, feed)
+        return [known[name] for name, _ in named]
+
+    answers = answered(main)
+    if job.detections:
+        detections.check(job.detections, answers[0], f"the detections of {job.path}")
+    real = any(name.startswith("real") for name, _ in main)
+    problems, notes = degenerate.judge(answers, real, job.detections)
+    for scale in probes.SCALES if problems else ():
+        other = probes.rescaled(inputs, example, main, scale)
+        tried = answered(other)
+        left, more = degenerate.judge(tried, real, job.detections)
+        if not left:
+            told = f"the noise has {scale:g} times the example's scale, at which {problems[0]}"
+            return other, tried, [told, *more]
+    return main, answers, notes
 
 
 def split(given: Data) -> tuple[Data, Data]:
@@ -111,9 +137,7 @@ def _twice(asked: str, run: Run, sample: str, feed: Feed) -> Feed:
     return first
 
 
-def _edges(
-    folder: Path, run: Run, edges: probes.Named, limits: Mapping[str, Sequence[int]]
-) -> tuple[list[str], list[str]]:
+def _edges(job: Job, run: Run, edges: probes.Named) -> tuple[list[str], list[str]]:
     """Names of the edges that are asked of an artifact, and a note on each that isn't.
 
     One that the source refuses asks nothing. Nor does one at which the source itself is unstable: an OCR detector over
@@ -127,29 +151,27 @@ def _edges(
         try:
             outputs.append(run(feed))
         except Exception as error:
-            declared = [size for size in limits if f"{size}=" in name]
+            declared = [size for size in job.limits if f"{size}=" in name]
             if declared:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 found = f"the model itself can't take it: {first}"
                 todo = "chain axes that are always equal (A.0=B.0=LOW:HIGH); batch is the first axis of every input"
                 raise UsageError(f"the size {name}", found, todo) from error
             continue
-        moved = _moved(run, feed, outputs[-1]) if name in parity.CONSTANT else parity.CEILING_DB
-        if moved < parity.CONSTANT_EDGES_DB["fp32"]:
+        moved = _moved(job, run, feed, outputs[-1]) if name in parity.CONSTANT else ""
+        if moved:
             outputs.pop()
-            notes.append(
-                f"the edge case {name!r} is not judged: 1e-6 more or less moves the source's own answer to "
-                f"{moved:.0f} dB"
-            )
+            told = f"1e-6 more or less moves the source's own answer {moved}"
+            notes.append(f"the edge case {name!r} is not judged: {told}")
             continue
         kept.append(name)
         feeds.append(feed)
-    _save(folder, "edges", feeds, outputs)
+    _save(Path(job.folder), "edges", feeds, outputs)
     return kept, notes
 
 
-def _moved(run: Run, feed: Feed, outputs: Feed) -> float:
-    """SQNR, in dB, of the source's answers when its float inputs change by 1e-6 of themselves."""
+def _moved(job: Job, run: Run, feed: Feed, outputs: Feed) -> str:
+    """How far the source's answers move when its float inputs change by 1e-6 of themselves, where that is too far."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -158,9 +180,13 @@ def _moved(run: Run, feed: Feed, outputs: Feed) -> float:
         for name, a in feed.items()
     }
     if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in outputs.values()):
-        return parity.CEILING_DB  # listed by itself
-    found = parity.compare("fp32", ["near"], [outputs], [run(near)]).sqnr_db
-    return parity.CEILING_DB if found is None else found
+        return ""  # listed by itself
+    check = parity.compare("fp32", ["near"], [outputs], [run(near)], declared=job.detections)
+    far = check.sqnr_db is not None and check.sqnr_db < parity.CONSTANT_EDGES_DB["fp32"]
+    found = check.detections
+    if found and found.problem:
+        return f"to other detections ({found.note})"
+    return f"to {check.sqnr_db:.0f} dB" if far else ""
 
 
 def ranged(

@@ -30,6 +30,7 @@ class Job:
         function: of a ``.py``, the one that makes the model.
         layout: ``nchw`` or ``nhwc`` for pictures at the boundary; empty for the source's own.
         embed: whether preprocessing goes into the graph, which then takes pixels.
+        detections: the outputs of a declared detector, see `proof.detections.read`; empty for others.
         then: converters to run in the process that captures, as ``{"source": format, "function": "module:name",
             "args": {...}, "label": "...", "after": label or ""}``; one with ``after`` runs only where that other one
             failed.
@@ -48,6 +49,7 @@ class Job:
     function: str = "get_model"
     layout: str = ""
     embed: bool = False
+    detections: Mapping[str, Any] = field(default_factory=dict)
     then: list[dict[str, Any]] = field(default_factory=list)
 
     @property

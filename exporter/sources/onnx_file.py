@@ -37,7 +37,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     given = common.example_from(Path(asked.inputs), specs) if asked.inputs else None
     example = given or probes.example_feed(specs, asked.shapes, asked.limits)
     common.check_fit(session.run, asked.asked, example)
-    answers = common.fill(folder, asked.asked, session.run, specs, example, None, asked.data, asked.limits)
+    answers = common.fill(asked, session.run, specs, example)
     free = {spec.name: spec.shape for spec in session.outputs}
     Program(
         folder=folder,
@@ -53,6 +53,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         notes=answers.notes,
         data=answers.data,
         sizes=asked.limits,
+        detections=dict(asked.detections),
         tools={"onnxruntime": target.version()},
     ).save()
     return {"steps": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     module = user.load(Path(path))
     make = user.function(module, path, asked.function)
     model = user.call(path, asked.function, make, **user.arguments(make, path, asked.args))
+    asked = replace(asked, detections=asked.detections or user.declared_detections(module, path))
     kinds = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(model).__mro__}
     if "torch.Module" in kinds:
         return _torch(asked, module, model)

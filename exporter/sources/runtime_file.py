@@ -75,7 +75,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     specs = common.shaped(common.ranged(session.inputs, asked.ranges, asked.asked), asked)
     example = _example(asked, file, specs)
     common.check_fit(session.run, asked.asked, example)
-    answers = common.fill(folder, asked.asked, session.run, specs, example, None, asked.data, asked.limits)
+    answers = common.fill(asked, session.run, specs, example)
     free = {spec.name: spec.shape for spec in session.outputs}
     Program(
         folder=folder,
@@ -91,6 +91,7 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         notes=answers.notes,
         data=answers.data,
         sizes=asked.limits,
+        detections=dict(asked.detections),
         precision=str(session.placement()["precision"]),
         quanta={spec.name: file.quanta[spec.name] for spec in session.outputs if spec.name in file.quanta},
         tools={target.name: target.version()},

@@ -105,9 +105,9 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
     _check_fit(job, run, example)
     folder = Path(job.folder)
     own = {"calibration": common.own_calibration(given.calibration)} if given.calibration else {}
-    answers = common.fill(folder, job.asked, run, specs, example, given.preprocess, job.data, job.limits, own)
+    answers = common.fill(job, run, specs, example, given.preprocess, own)
     _freeze(job, given, specs, [spec.name for spec in answers.outputs])
-    check = _check_frozen(folder, answers.main)
+    check = _check_frozen(job, answers.main)
     Program(
         folder=folder,
         name=job.name,
@@ -126,6 +126,7 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
         capture_db=check.sqnr_db,
         capture_problems=check.problems,
         sizes=job.limits,
+        detections=dict(job.detections),
         tools={**_tools(), **given.tools},
     ).save()
     return {"steps": then.run(job, "savedmodel")}
@@ -318,11 +319,12 @@ def load(folder: str | Path) -> Any:
     return signature
 
 
-def _check_frozen(folder: Path, main: Sequence[str]) -> Any:
+def _check_frozen(job: Job, main: Sequence[str]) -> Any:
+    folder = Path(job.folder)
     signature = load(folder / MODEL)
     run = _runner(lambda feed: signature(**feed))
     feeds, reference = (samples.load(folder / f"main_{side}.npz") for side in ("in", "out"))
-    return parity.compare("fp32", main, reference, [run(feed) for feed in feeds])
+    return parity.compare("fp32", main, reference, [run(feed) for feed in feeds], declared=job.detections)
 
 
 def _free_outputs(folder: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[TensorSpec]:

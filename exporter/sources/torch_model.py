@@ -115,9 +115,7 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
             return _run(wrapper, wrapper.output_names, names, feed)
 
         own = {"calibration": _own_data(job, given, edge, specs)} if given.calibration is not None else {}
-        answers = common.fill(
-            Path(job.folder), job.asked, run, specs, example, edge.preprocess, job.data, job.limits, own
-        )
+        answers = common.fill(job, run, specs, example, edge.preprocess, own)
         start = _Start(job, given, wrapper, specs, example, answers, edge.preprocess)
         try:
             exported = export(job, wrapper, specs, example)
@@ -162,6 +160,7 @@ class _Start:
             labels=given.labels,
             preprocess=self.preprocess,
             sizes=job.limits,
+            detections=dict(job.detections),
             attached=given.attached,
             licence=given.licence,
             tools={"torch": torch.__version__, **given.tools},
@@ -176,7 +175,7 @@ def _store(start: _Start, exported: Any) -> dict[str, Any]:
     names = [spec.name for spec in start.specs]
     feeds, reference = (samples.load(folder / f"main_{side}.npz") for side in ("in", "out"))
     found = [_run(exported.module(), wrapper.output_names, names, feed) for feed in feeds]
-    check = parity.compare("fp32", start.answers.main, reference, found)
+    check = parity.compare("fp32", start.answers.main, reference, found, declared=job.detections)
     pt2 = folder / "model.pt2"
     torch.export.save(exported, str(pt2))
     tensors = tuple(torch.from_numpy(start.example[name].copy()) for name in names)

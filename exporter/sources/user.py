@@ -12,6 +12,7 @@ from typing import Any
 
 from ...core.errors import ChildFailed, UsageError
 from ..images import Preprocess
+from ..proof import detections
 
 # The module's name ends up in tensor names and metadata, so it is the same for everybody.
 USER_MODULE = "seatrial_user_model"
@@ -88,6 +89,17 @@ def arguments(function: Callable[..., Any], path: str, args: Mapping[str, str]) 
             todo = f"add --arg {each}=..., or give a default"
             raise UsageError(f"the model {path}", f"{name}() needs {each}", todo)
     return dict(args)
+
+
+def declared_detections(module: Any, path: str) -> dict[str, Any]:
+    """What ``get_detections()`` says, where it is: the outputs that hold boxes, scores and classes."""
+    if not hasattr(module, "get_detections"):
+        return {}
+    data = call(path, "get_detections", module.get_detections)
+    asked = f"get_detections() of {path}"
+    if not isinstance(data, Mapping):
+        raise UsageError(asked, f"it returns {type(data).__qualname__}", "return a dict")
+    return detections.read(data, asked)
 
 
 def declared(module: Any, path: str) -> tuple[list[str] | None, Preprocess | None]:
