@@ -22,8 +22,8 @@ from typing import Any
 import seatrial
 from seatrial.core.ids import content_id
 from seatrial.core.process import Child, child_env, module_command
-from seatrial.devices.engine import PROTOCOL
 from seatrial.devices.facts import host_facts
+from seatrial.devices.sitting import PROTOCOL
 
 BLOCKS = 10
 """Equal blocks in the base; the slower model has one more, so 10 % more work by arithmetic."""

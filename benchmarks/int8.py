@@ -21,7 +21,7 @@ from common import heading
 from seatrial.core import process, samples
 from seatrial.core.ids import files_id
 from seatrial.devices.arms import Arm
-from seatrial.devices.engine import bench
+from seatrial.devices.bench import bench
 from seatrial.devices.facts import cpu_flags
 from seatrial.exporter import quantize
 from seatrial.exporter.artifact import Artifact, model_files

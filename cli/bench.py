@@ -42,7 +42,7 @@ def command(
     The table is ordered by speed and shows the precision that really ran. A model that fails is reported and
     the others are measured. Exit: 0 measured, 4 nothing valid was measured.
     """
-    from ..devices.engine import bench
+    from ..devices.bench import bench
 
     with ui.progress() as say:
         result = bench(

@@ -44,7 +44,7 @@ def command(
     PASS exits 0, REGRESS 1. INCONCLUSIVE exits 0 and says so, or 3 with --strict. INVALID (the canary
     failed), MISSING (one of them didn't run) and NEW (BASE isn't there) exit 4: nothing valid was compared.
     """
-    from ..devices.engine import compare
+    from ..devices.compare import compare
 
     with ui.progress() as say:
         result = compare(

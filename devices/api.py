@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .engine import Arm, Plan, bench, compare
+from .arms import Arm, Plan
+from .bench import bench
+from .compare import compare
 from .gate import Verdict
 
 __all__ = ["Arm", "Plan", "Verdict", "bench", "compare"]

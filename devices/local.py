@@ -41,7 +41,7 @@ class LocalDevice:
             with lease.shared(self.name, purpose="a proof", progress=progress):
                 return {"runs": [self._prove(job, i, progress) for i in range(len(job["runs"]))]}
         if kind == "comparison":
-            from .engine import run_comparison
+            from .sitting import run_comparison
 
             return run_comparison(job, progress)
         raise UsageError(f"a job of kind {kind!r}", "no such kind", "known: proof, comparison")

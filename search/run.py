@@ -13,9 +13,10 @@ from typing import Any
 from ..core.errors import CannotDo, NothingMeasured, NotWritten, SeatrialError, Unsupported, UsageError
 from ..core.ids import content_id, file_sha256
 from ..core.process import Limits
-from ..devices.engine import Arm, Plan, Sitting
+from ..devices.arms import Arm, Plan
 from ..devices.facts import cores_given, cpu_flags, host_facts
 from ..devices.launches import Launch
+from ..devices.sitting import Sitting
 from ..devices.store import Store
 from ..exporter.api import PRECISIONS, check, check_program, listed, source_of
 from ..exporter.artifact import Artifact

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 from seatrial.cli.compare import EXIT, EXIT_STRICT, command
 from seatrial.core.errors import UsageError
-from seatrial.devices import engine
 from seatrial.devices.gate import Decision, Verdict
 from seatrial.devices.stats import Interval
 
@@ -78,7 +77,7 @@ def decided(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every comparison end so, without launches."""
     log = Interval(0.02, -0.02, 0.06, 12, 0.98, 0.04)
     decision = Decision(verdict, "for a test", effect=log, canary=log, detectable=math.inf)
-    monkeypatch.setattr(engine, "decide", lambda *_: decision)
+    monkeypatch.setattr("seatrial.devices.compare.decide", lambda *_: decision)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from seatrial.core.environments import TABLE, Environment
 from seatrial.core.errors import ChildFailed, MissingPart, UsageError
 from seatrial.devices import environments as making
 from seatrial.devices.arms import Plan, arm_from_path
-from seatrial.devices.engine import Sitting
 from seatrial.devices.facts import fingerprint
+from seatrial.devices.sitting import Sitting
 from seatrial.devices.store import Store
 
 HERE = ".".join(map(str, sys.version_info[:2]))

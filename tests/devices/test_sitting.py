@@ -1,4 +1,4 @@
-"""Launches, comparisons and benches of tiny real models, with arms that fail."""
+"""Launches of tiny real models, with arms that fail."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import os
 import random
 import signal
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from seatrial.core.errors import NothingMeasured, UsageError
-from seatrial.devices import engine, launches
+from seatrial.core.errors import UsageError
+from seatrial.devices import launches
 from seatrial.devices.arms import Arm, Plan, arm_from_path, arms_from_paths
-from seatrial.devices.gate import Verdict
 from seatrial.devices.launches import Launch, OpenArm, orders
 from seatrial.devices.results import effects, estimate, rank, summarise
+from seatrial.devices.sitting import Sitting
 from seatrial.devices.store import Store
 
 FEW = Plan(launches=2, rounds=3, block_ms=2, warm_s=0.01)
@@ -38,7 +37,7 @@ def test_every_arm_stands_at_every_place_equally_often(n: int):
 
 
 def test_a_launch_has_raw_samples_of_every_round_and_only_one_worker_runs(arm, tmp_path):
-    with engine.Sitting(FEW, seed=5) as sitting:
+    with Sitting(FEW, seed=5) as sitting:
         launch = sitting.launch([arm, arm.named("b")])
     run = launch.arms["a"]
     assert run.ok
@@ -55,7 +54,7 @@ def test_a_launch_has_raw_samples_of_every_round_and_only_one_worker_runs(arm, t
 def test_the_same_seed_gives_the_same_order(arm):
     found = []
     for _ in range(2):
-        with engine.Sitting(FEW, seed=5) as sitting:
+        with Sitting(FEW, seed=5) as sitting:
             found.append(sitting.launch([arm, arm.named("b"), arm.named("c")]).order)
     assert found[0] == found[1]
 
@@ -70,7 +69,7 @@ def test_an_arm_that_is_killed_fails_alone(arm, monkeypatch):
         whole(self)
 
     monkeypatch.setattr(launches.OpenArm, "block", block)
-    with engine.Sitting(FEW) as sitting:
+    with Sitting(FEW) as sitting:
         launch = sitting.launch([arm, arm.named("b")])
     assert launch.arms["a"].ok
     assert len(launch.arms["a"].blocks) == 3
@@ -90,7 +89,7 @@ def test_an_arm_that_hangs_meets_the_deadline(arm, monkeypatch):
         whole(self)
 
     monkeypatch.setattr(launches.OpenArm, "block", block)
-    with engine.Sitting(FEW) as sitting:
+    with Sitting(FEW) as sitting:
         launch = sitting.launch([arm, arm.named("b")])
     assert (launch.arms["a"].status, launch.arms["b"].status) == ("ok", "timeout")
 
@@ -98,7 +97,7 @@ def test_an_arm_that_hangs_meets_the_deadline(arm, monkeypatch):
 def test_an_arm_that_computes_something_else_is_not_timed(bundle, tmp_path):
     good, bad = bundle("good"), bundle("bad", output_error=0.5)
     arms, _ = arms_from_paths([good, bad], tmp_path)
-    with engine.Sitting(FEW) as sitting:
+    with Sitting(FEW) as sitting:
         launch = sitting.launch(arms)
     assert launch.arms["good"].ok
     assert launch.arms["good"].opened["sqnr_db"]["y"] > 100
@@ -107,7 +106,7 @@ def test_an_arm_that_computes_something_else_is_not_timed(bundle, tmp_path):
 
 
 def test_a_kept_arm_serves_several_launches_with_one_process(arm):
-    with engine.Sitting(FEW) as sitting:
+    with Sitting(FEW) as sitting:
         kept = sitting.keep(arm)
         assert kept.worker is not None
         pid = kept.worker.pid
@@ -120,7 +119,7 @@ def test_a_kept_arm_serves_several_launches_with_one_process(arm):
 def test_launches_are_stored_as_they_come_and_go_on_after_a_restart(arm, tmp_path):
     for _ in range(2):
         store = Store(tmp_path / "facts.db")
-        with engine.Sitting(FEW, session="one", store=store) as sitting:
+        with Sitting(FEW, session="one", store=store) as sitting:
             sitting.launch([arm, arm.named("b")])
         store.close()
     rows = Store(tmp_path / "facts.db").find(session="one")
@@ -132,95 +131,10 @@ def test_launches_are_stored_as_they_come_and_go_on_after_a_restart(arm, tmp_pat
 
 def test_twenty_times_the_work_takes_much_longer(model, tmp_path):
     arms, _ = arms_from_paths([model("small.onnx", 5), model("large.onnx", 100)], tmp_path)
-    with engine.Sitting(FEW) as sitting:
+    with Sitting(FEW) as sitting:
         effect = sitting.launch(arms).effect("small.onnx", "large.onnx", "median")
     assert effect is not None
     assert effect > np.log(3)
-
-
-def test_bench_orders_by_speed_and_says_what_is_decided(model, tmp_path, quiet):
-    quiet(lambda artifact: 1.1 if "large" in artifact else 1.0)
-    small, large = model("small.onnx", 10), model("large.onnx", 11)
-    result = engine.bench(
-        [large, small, tmp_path / "absent.onnx"], plan=replace(FEW, launches=3), seed=1, store=tmp_path / "s.db"
-    )
-    assert [arm.arm.name for arm in result.arms] == ["small.onnx", "large.onnx", "absent.onnx"]
-    assert result.arms[0].ran_precision == "fp32"
-    assert result.arms[2].status == "unusable"
-    assert [pair.decided for pair in result.pairs] == [True]
-    assert result.pairs[0].text.startswith("small.onnx is faster than large.onnx")
-    assert result.canary is not None
-    assert json.loads(json.dumps(result.to_dict()))["schema"] == "seatrial.bench/1"
-    assert len(Store(tmp_path / "s.db").find(session=result.session)) == 9  # a duplicate of the first too
-
-
-def test_an_arm_that_failed_is_not_tried_again_and_the_others_go_on(model, tmp_path, quiet):
-    quiet(lambda artifact: 1.0)
-    good = arm_from_path(model("a.onnx"), tmp_path / "in.npz", "a")
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
-    bad = Arm("b", "onnxruntime", str(tmp_path / "broken.onnx"), "id", good.settings, good.inputs)
-    result = engine.bench([bad, good, good.named("c")], plan=replace(FEW, launches=3), seed=1)
-    assert [(arm.arm.name, arm.status) for arm in result.arms[2:]] == [("b", "error")]
-    assert [("b" in launch.arms, launch.arms["a"].ok) for launch in result.launches] == [
-        (True, True),
-        (False, True),
-        (False, True),
-    ]
-    assert result.canary is not None  # of the first that works
-    assert result.canary.n == 2
-
-
-def test_bench_of_one_that_cannot_be_tried_is_its_own_error(tmp_path):
-    with pytest.raises(UsageError):
-        engine.bench([tmp_path / "absent"])
-    with pytest.raises(NothingMeasured):
-        engine.bench([tmp_path / "absent", tmp_path / "other"])
-
-
-def test_compare_is_green_for_less_work_and_says_what_it_would_have_seen(model, quiet):
-    quiet(lambda artifact: 4.0 if "a.onnx" in artifact else 1.0)
-    result = engine.compare(model("a.onnx", 40), model("b.onnx", 10), plan=FEW, seed=1)
-    assert result.verdict == Verdict.PASS, result.decision
-    assert result.decision.ratio is not None
-    assert result.decision.ratio[0] == pytest.approx(0.25, abs=0.01)
-    assert result.decision.detectable is not None
-    assert len(result.launches) == 5
-    assert result.to_dict()["verdict"] == "PASS"
-
-
-@pytest.mark.parametrize("margins", [{"detect": 0}, {"tolerate": 0.05}, {"tolerate": 0.1, "quick": True}])
-def test_margins_that_make_no_sense_are_refused_before_anything_is_read(margins, tmp_path):
-    with pytest.raises(UsageError, match="less than detect"):
-        engine.compare(tmp_path / "absent", tmp_path / "absent", **margins)
-
-
-@pytest.mark.parametrize("size", ["launches", "rounds"])
-def test_bench_does_not_take_nothing_for_the_default(model, size):
-    with pytest.raises(UsageError, match="give at least 1"):
-        engine.bench([model()], **{size: 0})
-
-
-def test_compare_with_no_baseline_is_new_and_measures_nothing(model, tmp_path):
-    result = engine.compare(tmp_path / "absent", model())
-    assert result.verdict == Verdict.NEW
-    assert "absent" in result.decision.reason
-    assert result.launches == []
-    assert json.loads(json.dumps(result.to_dict()))["base"]["status"] == "missing"
-    with pytest.raises(UsageError):  # what is there and is no model is a mistake, not the first of its kind
-        engine.compare(tmp_path, model())
-    with pytest.raises(UsageError):
-        engine.compare(tmp_path / "absent", tmp_path / "absent")
-
-
-def test_compare_is_missing_when_the_candidate_does_not_run(model, tmp_path):
-    broken = model("broken.onnx")
-    good = arm_from_path(model("a.onnx"), tmp_path / "in.npz", "a")
-    broken.write_bytes(b"no model")
-    bad = Arm("b", "onnxruntime", str(broken), "id", good.settings, good.inputs)
-    result = engine.compare(good, bad, plan=FEW)
-    assert result.verdict == Verdict.MISSING
-    assert "candidate did not produce" in result.decision.reason
-    assert len(result.launches) == 1
 
 
 def test_ranking_decides_only_what_the_launches_decide():

@@ -1,0 +1,128 @@
+"""`compare`: whether one model is slower than another, by launches until a planned look decides."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import facts as host
+from .arms import Arm, Plan, arm_from_path
+from .gate import FULL_LOOKS, QUICK_LOOKS, Decision, Rule, judge, without_comparison
+from .sitting import QUICK_ROUNDS, Progress, Sitting, opened_store
+
+if TYPE_CHECKING:
+    from .results import ArmSummary, Comparison
+    from .store import Store
+
+BASE, AGAIN, CANDIDATE = "base", "base again", "candidate"
+
+
+def compare(
+    base: str | Path | Arm,
+    candidate: str | Path | Arm,
+    *,
+    tolerate: float = 0.01,
+    detect: float | None = None,
+    quick: bool = False,
+    threads: int | None = None,
+    seed: int | None = None,
+    plan: Plan | None = None,
+    store: Store | str | Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Whether `candidate` is slower than `base`; both are bundles, raw model files, or arms.
+
+    A base that isn't there is no error: the verdict is NEW, and nothing is measured.
+
+    Args:
+        tolerate: REGRESS where it is proven slower by more than this fraction.
+        detect: PASS where a slowdown of this fraction is excluded; 0.05, or 0.10 with `quick`.
+        quick: one planned look at 5 launches of 6 rounds: weaker.
+
+    Raises:
+        UsageError: a path is no bundle or model, or the margins make no sense.
+        CannotDo: a runtime is missing.
+    """
+    from .results import Comparison, summarise
+
+    detect = (0.10 if quick else 0.05) if detect is None else detect
+    rule = Rule(tolerate, detect, looks=QUICK_LOOKS if quick else FULL_LOOKS)
+    plan = plan or Plan(rounds=QUICK_ROUNDS if quick else 12)
+    start = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seatrial-")))
+        seed = secrets.randbits(32) if seed is None else seed
+        b = _arm(candidate, folder / "candidate.npz", threads, seed)
+        if not isinstance(base, Arm) and not Path(base).exists():
+            return _new(str(base), b, rule, plan, seed)
+        a = _arm(base, folder / "base.npz", threads, seed)
+        where = opened_store(store, stack)
+        sitting = Sitting(plan, seed=seed, store=where, progress=progress, purpose="seatrial compare")
+        stack.enter_context(sitting)
+        decision = decide(sitting, a, b, rule)
+    launches = sitting.launches
+    one, other = summarise(launches, a.named(BASE)), summarise(launches, b.named(CANDIDATE))
+    decision = replace(decision, warnings=tuple(_doubts(one, other, rule)))
+    seconds = time.monotonic() - start
+    if a.same == b.same:  # what ran is asked once for each artifact
+        other = replace(other, placement=one.placement, ran_precision=one.ran_precision)
+    one, other = replace(one, arm=a), replace(other, arm=b)
+    return Comparison(one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds)
+
+
+def _new(base: str, candidate: Arm, rule: Rule, plan: Plan, seed: int) -> Comparison:
+    from .results import ArmSummary, Comparison
+
+    absent = ArmSummary(Arm(base, "", "", "", {}, ""), "missing", "no such file or folder")
+    decision = without_comparison(f"there is no baseline {base}", baseline=False)
+    only = ArmSummary(candidate, "unmeasured", None)
+    return Comparison(absent, only, decision, rule, plan, seed, "", host.host_facts(), [], 0.0)
+
+
+def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:
+    """Launches of base, its duplicate and candidate until a planned look decides."""
+    from .results import effects
+
+    arms = [base.named(BASE), base.named(AGAIN), candidate.named(CANDIDATE)]
+    stat, last = sitting.plan.stat, rule.looks[-1].launches
+    for count in range(1, last + 1):
+        sitting.say(f"launch {count} of at most {last}{_so_far(sitting, stat)}")
+        failed = [run for run in sitting.launch(arms).arms.values() if not run.ok]
+        if failed:
+            return without_comparison(f"{failed[0].name} did not produce ({failed[0].status}): {failed[0].reason}")
+        look = rule.look_at(count)
+        if look is not None:
+            b = effects(sitting.launches, BASE, CANDIDATE, stat)
+            decision = judge(b, effects(sitting.launches, BASE, AGAIN, stat), rule, look)
+            if decision.final:
+                return decision
+    raise AssertionError("the last look is always final")
+
+
+def _so_far(sitting: Sitting, stat: str) -> str:
+    from .results import estimate
+
+    if not sitting.launches:
+        return ""
+    return f", ratio so far {estimate(sitting.launches, BASE, CANDIDATE, stat).ratio:.3f}"
+
+
+def _doubts(base: ArmSummary, candidate: ArmSummary, rule: Rule) -> list[str]:
+    """What the verdict doesn't weigh but a reader should know."""
+    doubts = []
+    if base.ran_precision != candidate.ran_precision and base.ran_precision and candidate.ran_precision:
+        doubts.append(f"different precisions ran: {base.ran_precision} and {candidate.ran_precision}")
+    for key, what in (("p90_ms", "90th percentile"), ("mean_ms", "mean")):
+        one, other = base.samples_ms.get(key), candidate.samples_ms.get(key)
+        if one and other and other / one > 1 + rule.detect:
+            doubts.append(f"the {what} rose by {other / one - 1:.1%}; only medians are judged")
+    return doubts
+
+
+def _arm(x: str | Path | Arm, inputs: Path, threads: int | None, seed: int) -> Arm:
+    return x if isinstance(x, Arm) else arm_from_path(x, inputs, Path(x).name, threads=threads, seed=seed)
