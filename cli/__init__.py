@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "Check a bundle's hashes and replay its golden vectors here.",
     "bench": "Time bundles side by side, interleaved, with intervals.",
     "compare": "Say whether a candidate is slower than a baseline: a gate for CI.",
+    "noise": "Say how often compare would be wrong on this machine.",
     "search": "Find the fastest proven candidate over runtimes, precisions and settings.",
     "study": "Read a finished search again: show it, select another bundle.",
     "env": "Make, list and remove environments of runtimes that can't live beside the others.",

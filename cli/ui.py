@@ -149,14 +149,14 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout; a column whose title begins with ``>`` is aligned to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False) -> None:
+    """Print a table; a column whose title begins with ``>`` is aligned to the right."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(stderr=to_stderr, highlight=False, width=160)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         drawn.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold")

@@ -137,6 +137,18 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
     return Interval(float(np.median(v)), float(v[j - 1]), float(v[n - j]), n, reached, spread)
 
 
+def share_interval(count: int, n: int, confidence: float = 0.95) -> Interval:
+    """A share with its exact binomial interval (Clopper and Pearson); of nothing, all that is possible."""
+    from scipy.special import betaincinv
+
+    if not 0 <= count <= n:
+        raise ValueError(f"{count} of {n}")
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
+    return Interval(count / n if n else math.nan, low, high, n, confidence, math.nan)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values: compare each with the family-wise alpha."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

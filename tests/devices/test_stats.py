@@ -88,3 +88,11 @@ def test_an_unknown_block_statistic_is_refused():
     assert stats.block_stat([4, 1, 2, 3], "lower_quartile") == 1.75
     with pytest.raises(ValueError, match="lower_quartile"):
         stats.block_stat([1.0], "minimum")
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 20), (3, 20), (20, 20), (199, 200)])
+def test_a_share_has_the_exact_binomial_interval(count: int, n: int):
+    wanted = scipy_stats.binomtest(count, n).proportion_ci(0.95, "exact")
+    found = stats.share_interval(count, n)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    assert found.centre == count / n
