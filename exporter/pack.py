@@ -138,7 +138,7 @@ def _manifest(
         "detections": program.detections or None,
         "settings": proof["settings"],
         "tolerance": {
-            "sqnr_db": parity.BARS_DB.get(precision, as_is.BAR_DB),
+            "sqnr_db": as_is.BAR_DB if program.precision != "fp32" else parity.BARS_DB[precision],
             "agreement": parity.AGREEMENT.get(precision, parity.AGREEMENT["int8"]),
             "golden_sqnr_db": GOLDEN_DB.get(precision, parity.BARS_DB.get(precision, as_is.BAR_DB)),
             "detections": detections.BARS.get(precision, detections.BARS["int8"]) if program.detections else None,
