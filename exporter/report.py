@@ -95,25 +95,26 @@ def _accuracy_line(manifest: dict[str, Any]) -> str:
 def _verdict(manifest: dict[str, Any]) -> str:
     if manifest["proof"]["problems"]:
         return "**MISMATCH, packed because it was allowed: " + "; ".join(manifest["proof"]["problems"]) + "**"
-    return f"Proven: {summary(manifest['proof'])} (needed {manifest['tolerance']['sqnr_db']:g} dB)."
+    tolerance, parity = manifest["tolerance"], manifest["proof"]["parity"]
+    needed = [f"{tolerance['sqnr_db']:g} dB"] if parity["outputs"] else []
+    if parity["detections"]:
+        bar = tolerance["detections"]
+        needed.append(f"{bar['matched']:.0%} at an IoU of {bar['iou']:g} and scores within {bar['score']:g}")
+    return f"Proven: {summary(manifest['proof'])} (needed {', '.join(needed)})."
 
 
 def summary(proof: dict[str, Any]) -> str:
     """SQNR and agreement in a few words."""
     parity = proof["parity"]
     sqnr = parity["sqnr_db"]
-    if sqnr is None and parity["detections"]:
-        return f"{_detections(parity['detections'])} over {parity['samples']} samples"
-    words = "integers equal" if sqnr is None else ("equal to the bit" if sqnr >= 300 else f"{sqnr:.1f} dB")
+    words = []
+    if parity["outputs"]:
+        words = ["integers equal" if sqnr is None else ("equal to the bit" if sqnr >= 300 else f"{sqnr:.1f} dB")]
     if parity["agreement"] is not None:
-        words += f", top-1 agreement {parity['agreement']:.1%}"
+        words.append(f"top-1 agreement {parity['agreement']:.1%}")
     if parity["detections"]:
-        words += f", {_detections(parity['detections'])}"
-    return f"{words} over {parity['samples']} samples"
-
-
-def _detections(found: dict[str, Any]) -> str:
-    return Detected(**found).note
+        words.append(Detected(**parity["detections"]).note)
+    return f"{', '.join(words)} over {parity['samples']} samples"
 
 
 def _pairs(data: dict[str, Any]) -> str:
@@ -127,7 +128,7 @@ def _tables(proof: dict[str, Any]) -> list[str]:
     numbers = ("SQNR, dB", "worst, dB", "mean answer, dB", "max abs", "max rel", "cosine", "exact")
     titles = ("output", *numbers, "worst sample")
     head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    lines = ["## Main samples", "", *head, *map(_row, parity["outputs"])]
+    lines = ["## Main samples", "", *head, *map(_row, parity["outputs"])] if parity["outputs"] else []
     if parity["edges"]:
         lines += ["", "## Edge cases", "", *head, *map(_row, parity["edges"])]
     if parity["skipped_edges"]:
