@@ -157,6 +157,6 @@ def _dry_run(
         click.echo(json.dumps(rows))
         return
     ui.table(
-        ("target", "route", "usable", "why not, and what to do"),
-        [[r["target"], r["route"], "yes" if r["usable"] else "NO", r["reason"]] for r in rows],
+        ("target", "route", "usable", "why not, and what to do", "operators"),
+        [[r["target"], r["route"], "yes" if r["usable"] else "NO", r["reason"], r["operators"]] for r in rows],
     )

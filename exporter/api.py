@@ -118,21 +118,36 @@ def export(
     made: list[tuple[Path, Made]] = []
     with ExitStack() as stack:
         folder = stack.enter_context(workspace("export"))
+
+        def opened(work: Path, fixed: Sequence[Size], targets: Sequence[str]) -> Exporter:
+            builder = stack.enter_context(Builder(work, limits, say, in_process, create_env))
+            program = builder.capture(replace(source, fixed=tuple(fixed)), targets, request.data)
+            check_program(program)
+            prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
+            return Exporter(builder, prover, program, threads, allow_mismatch, provider, require_placement, explain)
+
         for fixed in buckets:
             work = folder / _sizes_name(fixed)
-            builder = stack.enter_context(Builder(work, limits, say, in_process, create_env))
-            program = builder.capture(replace(source, fixed=fixed), request.targets, request.data)
-            check_program(program)
+            exporter = opened(work, fixed, request.targets)
+            program = exporter.program
             kinds = as_is.precisions(program, asked)
             if kinds != request.precisions:
                 request = replace(request, precisions=kinds)
                 outs = _free_folders(request, output, source, buckets, overwrite)
-            prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
-            exporter = Exporter(builder, prover, program, threads, allow_mismatch, provider, require_placement, explain)
             for name in request.targets:
+                tried = _to_fix(program, name, source)
+                ready = opened(work / name, (*fixed, *tried), (name,)) if tried else exporter
                 for kind in request.precisions:
-                    made.append((outs[name, kind, _sizes_name(fixed)], exporter.make(name, kind)))
+                    made.append((outs[name, kind, _sizes_name(fixed)], ready.make(name, kind)))
         return [_pack(out, one, allow_mismatch) for out, one in made]
+
+
+def _to_fix(program: Program, target: str, source: Source) -> tuple[Size, ...]:
+    """The sizes to fix for a target none of whose routes keeps a free dimension: those that ``--shape`` gives."""
+    found = routes(program.kind, get(target).format)
+    if found and all(any(step.fixed for step in route) for route in found):
+        return sizes.tried(program.inputs, source.shapes)
+    return ()
 
 
 def source_of(
@@ -153,7 +168,8 @@ def source_of(
         model: see `export`.
         args: texts for the parameters of ``get_model``, or options of the kind.
         inputs: an ``.npz`` with an example of each input, where the source gives none.
-        shapes: shapes to try, by input, where the source gives none.
+        shapes: shapes to try, by input, where the source gives none. A free dimension stays free, but for a target that
+            can't keep it: there it is fixed to this size.
         ranges: low and high (exclusive), by integer input.
         dynamic: dimensions that stay free: ``batch=1:64``, ``ids.1=mask.1=8:512``.
         layout: ``nchw`` or ``nhwc`` for pictures; empty for the source's own.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import process, samples
-from ..core.errors import ConverterFailed, MissingPart, SeatrialError, Unsupported, UsageError, from_dict
+from ..core.errors import ChildFailed, ConverterFailed, MissingPart, SeatrialError, Unsupported, UsageError, from_dict
 from ..core.ids import files_id
 from ..core.process import Limits
 from ..devices import environments, lease
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .data import Data
 
 Say = Callable[[str], None]
+LOOKED = "seatrial.exporter.convert.look:convert"
 
 
 class Builder:
@@ -130,7 +131,14 @@ class Builder:
             detections=source.detections,
             then=then,
         )
-        answer = self._read(source, job, log)
+        try:
+            answer = self._read(source, job, log)
+        except ChildFailed as error:
+            if error.kind != "signal" or not (folder / FILE).exists():
+                raise
+            # A converter took the process with it; what the capture left is whole, and each converter gets its own.
+            self.say(f"{error.found} after the capture, while converting: each conversion gets a process of its own")
+            return
         for step, outcome in zip(inside, answer["steps"], strict=True):
             if outcome != SKIPPED:
                 self._settle(step, self.product([step]), outcome, log / "log.txt", begin)
@@ -210,8 +218,8 @@ class Builder:
 
     def _start(self, step: Step, source: Path, out: Path) -> process.Running:
         return process.start(
-            step.function,
-            self._job(source, out),
+            LOOKED,
+            {**self._job(source, out), "function": step.function, "label": step.label},
             workdir=self.folder / "log" / out.parent.name,
             limits=self.limits,
             label=f"the conversion {step.label}",

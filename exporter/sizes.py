@@ -118,6 +118,14 @@ def fixed(inputs: Sequence[TensorSpec], sizes: Sequence[Size]) -> list[TensorSpe
     return _with(inputs, [(place, size.low) for size in sizes for place in places(size, inputs)])
 
 
+def tried(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> tuple[Size, ...]:
+    """The free dimensions, fixed to the sizes that were given to try; nothing where one of them has none."""
+    free = [(spec.name, i) for spec in inputs for i, axis in enumerate(spec.shape) if isinstance(axis, str)]
+    if not all(name in shapes for name, _ in free):
+        return ()
+    return tuple(Size((f"{name}.{i}",), shapes[name][i], shapes[name][i]) for name, i in free)
+
+
 def _with(inputs: Sequence[TensorSpec], changes: Sequence[tuple[tuple[str, int], int | str]]) -> list[TensorSpec]:
     shapes = {spec.name: list(spec.shape) for spec in inputs}
     for (name, axis), value in changes:

@@ -19,6 +19,7 @@ from ...core import samples
 from ...core.errors import ConverterFailed, SeatrialError, Unsupported
 from ...core.specs import TensorSpec
 from ...devices.worker import agreement
+from . import onnx_operators
 from . import tflite_boundary as boundary
 
 if TYPE_CHECKING:
@@ -59,6 +60,26 @@ def convert(source: str, out: str, program: str) -> dict[str, Any]:
     os.replace(part, out)
     shutil.rmtree(work)
     return {}
+
+
+def gaps(source: str, program: str) -> list[str]:
+    """Operators that onnx2tf's registry lacks, and that neither ONNX Runtime folds nor inlines before it."""
+    import onnx
+    from onnx2tf.tflite_builder.op_registry import get_supported_onnx_ops
+
+    model = onnx.load(source, load_external_data=False)
+    known = {("", name) for name in get_supported_onnx_ops()} | {(f.domain, f.name) for f in model.functions}
+    nodes = [node for node in onnx_operators.lasting(model.graph) if not _inlined(node)]
+    return onnx_operators.unknown(nodes, known, "onnx2tf")
+
+
+def _inlined(node: Any) -> bool:
+    """Whether ONNX defines it by other operators, which ONNX Runtime may put in its place."""
+    import onnx
+
+    domain, kind = onnx_operators.key(node)
+    schema = onnx.defs.get_schema(kind, domain=domain) if onnx.defs.has(kind, domain) else None
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
 def check_sizes(inputs: Sequence[TensorSpec], asked: str) -> None:

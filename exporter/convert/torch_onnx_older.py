@@ -11,8 +11,10 @@ from ...core.specs import TensorSpec
 from ..onnx_text import store
 from ..program import Program
 from ..sources.torch_model import original
+from . import torch_operators
 
 OPSET = 18
+TORCH_ONLY = ("aten", "prim", "prims")
 
 
 def convert(source: str, out: str, program: str) -> dict[str, Any]:
@@ -21,6 +23,16 @@ def convert(source: str, out: str, program: str) -> dict[str, Any]:
     module, tensors = original(source)
     store(trace(module, tensors, read.inputs, read.outputs), Path(out))
     return {"opset": OPSET}
+
+
+def gaps(source: str, program: str) -> list[str]:
+    """Operators of others than torch without a symbolic function; torch's own are traced under other names."""
+    from torch.onnx._internal.torchscript_exporter.registration import registry
+
+    def knows(operator: Any) -> bool:
+        return operator.namespace in TORCH_ONLY or registry.is_registered_op(operator._schema.name, OPSET)
+
+    return torch_operators.unknown(source, knows, "torch's older ONNX exporter")
 
 
 def trace(module: Any, tensors: Sequence[Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Any:

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..program import names
+from . import torch_operators
+
+WHO = "litert-torch"
 
 
 def convert(source: str, out: str, program: str) -> dict[str, Any]:
-    """Convert a ``.pt2`` into a TFLite file whose signature has the program's names.
-
-    The libraries take seconds to import: that is done first, while another process may still be capturing `source`;
-    whoever started us ends us when there will be none.
-    """
+    """Convert a ``.pt2`` into a TFLite file whose signature has the program's names."""
     import litert_torch
     import torch
 
-    while not Path(program).exists():  # written after `source`
-        time.sleep(0.02)
+    _wait(program)
     inputs, outputs = names(program)
     exported = torch.export.load(source)
     inner = exported.module()
@@ -36,5 +34,31 @@ def convert(source: str, out: str, program: str) -> dict[str, Any]:
             return dict(zip(outputs, answers, strict=True))
 
     examples = dict(zip(inputs, exported.example_inputs[0], strict=True))
-    litert_torch.convert(Named(), sample_kwargs=examples).export(out)
+    with torch_operators.telling("the conversion torch → tflite", WHO, exported.graph):
+        litert_torch.convert(Named(), sample_kwargs=examples).export(out)
     return {}
+
+
+def gaps(source: str, program: str) -> list[str]:
+    """Operators without a lowering, by litert-torch's registry.
+
+    The libraries take seconds to import: that is done first, while another process may still be capturing `source`;
+    whoever started us ends us when there will be none.
+    """
+    from litert_torch.backend import lowerings
+    from litert_torch.fx_infra import decomp
+
+    if program:
+        _wait(program)
+    tables = decomp.pre_convert_decomp(), decomp.pre_lower_decomp()
+
+    def knows(operator: Any) -> bool:
+        return lowerings.lookup(operator) is not None or any(operator in table for table in tables)
+
+    return torch_operators.unknown(source, knows, WHO)
+
+
+def _wait(program: str) -> None:
+    """Until the program is there, which is written after its source."""
+    while not Path(program).exists():
+        time.sleep(0.02)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from ...core import samples
-from ...core.errors import UsageError
+from ...core.errors import Unsupported, UsageError
 from ...core.ids import file_sha256
 from ...core.specs import TensorSpec
+from ..convert import torch_operators
 from ..proof import probes
 from ..sizes import Size
 from . import torch_model
@@ -22,6 +24,10 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
 
     asked = Job.from_dict(job)
     torch_model.prepare()
+    unknown = _unknown(asked.path)
+    if unknown:
+        todo = "export the .py that the program was made with, and use operators of torch's own there"
+        raise Unsupported(asked.asked, "; ".join(unknown), todo)
     try:
         exported = torch.export.load(asked.path)
     except Exception as error:
@@ -32,6 +38,19 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
     asked.free.extend(size for size in free if not fixed & set(size.axes))
     given = torch_model.Given(_by_name(exported), _example(asked, exported), [file_sha256(asked.path)])
     return torch_model.capture(asked, given)
+
+
+def gaps(source: str, program: str) -> list[str]:
+    """Operators without which torch can't load it."""
+    return _unknown(source)
+
+
+def _unknown(pt2: str) -> list[str]:
+    """Nothing of a file that isn't one, or was written by another torch: its loader has a reason of its own."""
+    try:
+        return torch_operators.unknown(pt2, lambda operator: True, "torch")
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        return []
 
 
 def _by_name(exported: Any) -> Any:

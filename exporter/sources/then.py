@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from ...core.errors import ChildFailed, SeatrialError
+from ..convert import look
 from .job import SKIPPED, Job
 
 
@@ -21,9 +21,8 @@ def run(job: Job, kind: str) -> list[Any]:
 
 
 def _run(step: Mapping[str, Any]) -> dict[str, Any] | None:
-    module, _, name = step["function"].partition(":")
     try:
-        getattr(importlib.import_module(module), name)(**step["args"])
+        look.convert(step["function"], step["label"], **step["args"])
     except SeatrialError as error:
         traceback.print_exc()
         return error.to_dict()
