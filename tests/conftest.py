@@ -88,6 +88,22 @@ USERS_CACHE = os.environ.get("XDG_CACHE_HOME")
 
 
 @pytest.fixture(scope="session")
+def needs() -> Callable[..., None]:
+    """`needs("torch", "openvino")` skips where one isn't installed, and imports none.
+
+    Libraries that never meet in a process of ours need not meet in that of the tests either: litert_torch beside a CUDA
+    build of torch has ended it with a segmentation fault.
+    """
+
+    def check(*modules: str) -> None:
+        for name in modules:
+            if importlib.util.find_spec(name) is None:
+                pytest.skip(f"{name} is not installed")
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def environment() -> Callable[[str], Path]:
     """`environment("onnx2tf")` is its interpreter: the user's own where that is ready, else one made for this session.
 

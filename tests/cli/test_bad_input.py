@@ -285,9 +285,9 @@ def all_of(folder):
 
 
 @pytest.fixture(scope="module")
-def captured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object] | None]:
+def captured(tmp_path_factory: pytest.TempPathFactory, needs) -> dict[str, dict[str, object] | None]:
     """What the capture says of each bad model: all in one process, because torch takes seconds to load."""
-    pytest.importorskip("torch")
+    needs("torch")
     from seatrial.core import process
 
     folder = tmp_path_factory.mktemp("models")
@@ -338,8 +338,8 @@ def test_preprocessing_of_a_wrong_type_is_named(change: str, value: object, word
     assert word in caught.value.found
 
 
-def test_the_command_shows_the_line_that_cannot_be_captured(export, here: Path):
-    pytest.importorskip("torch")
+def test_the_command_shows_the_line_that_cannot_be_captured(export, here: Path, needs):
+    needs("torch")
     (here / "branch.py").write_text(BAD_MODELS["branch on data"][0])
     export("branch.py").fails(5, "the model branch.py", "branch.py:11: if x.sum() > 0:  # mine", "torch.where")
 

@@ -100,8 +100,8 @@ def test_the_example_of_a_bundle_shows_the_first_of_a_batch(bundle: Path) -> Non
     assert len(rows) == 5 and rows[0].split() == ["9.000", "ant"]
 
 
-def test_init_finds_the_checkpoint_from_wherever_it_is_called(cli: Any, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+def test_init_finds_the_checkpoint_from_wherever_it_is_called(cli: Any, tmp_path: Path, needs: Any) -> None:
+    needs("torch")
     (tmp_path / "weights").mkdir()
     (tmp_path / "code").mkdir()
     (tmp_path / "weights/my.pt").touch()

@@ -282,9 +282,9 @@ cli.main(sys.argv[2:])
 
 
 @pytest.fixture
-def faulty(here: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def faulty(here: Path, tmp_path: Path, needs) -> Callable[..., list[str]]:
     """The command line of an export whose converter to OpenVINO has a fault."""
-    pytest.importorskip("openvino")
+    needs("openvino")
     folder = tmp_path / "faults"
     folder.mkdir()
     (folder / "faulty.py").write_text(FAULTY)
@@ -473,10 +473,11 @@ def test_a_killed_export_leaves_no_process_and_no_output(here: Path, cache: Path
     assert snapshot(here) == before
 
 
-def test_an_interrupt_ends_a_capture_and_a_converter_that_started_early(here: Path, cache: Path, torch_file: Path):
+def test_an_interrupt_ends_a_capture_and_a_converter_that_started_early(
+    here: Path, cache: Path, torch_file: Path, needs
+):
     """torch → tflite starts its converter while the capture is running: two children at once."""
-    pytest.importorskip("torch")
-    pytest.importorskip("litert_torch")
+    needs("torch", "litert_torch")
     shutil.copy(torch_file, here / "tiny.py")
     before = snapshot(here)
     argv = [*EXPORT[:5], "tiny.py", "--target", "tflite", "-o", "out"]

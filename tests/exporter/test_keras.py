@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from seatrial.core.ids import file_sha256
 from seatrial.exporter.build import Builder
 from seatrial.exporter.program import Program
 
-pytest.importorskip("tensorflow")
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed(needs: Callable[..., None]) -> None:
+    needs("tensorflow")
+
+
 RUNTIMES = {"tflite": "tflite", "onnx": "onnxruntime", "openvino": "openvino"}
 FILES = {"tflite": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml"}
 

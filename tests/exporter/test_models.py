@@ -46,8 +46,8 @@ def value(name: str, shape: list[Any], kind: int = onnx.TensorProto.FLOAT) -> An
     return onnx.helper.make_tensor_value_info(name, kind, shape)
 
 
-def test_a_recurrent_net_with_a_mask_of_zeros_whose_answer_is_nan(tmp_path: Path):
-    pytest.importorskip("torch")
+def test_a_recurrent_net_with_a_mask_of_zeros_whose_answer_is_nan(tmp_path: Path, needs: Any):
+    needs("torch")
     path = tmp_path / "tagger.py"
     path.write_text(MODULES)
     targets = ["onnxruntime", "openvino", "tflite"]

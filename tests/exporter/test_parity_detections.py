@@ -204,8 +204,8 @@ def test_a_declaration_that_can_not_be_read_is_refused(text: str, word: str) -> 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    pytest.importorskip("openvino")
+def made(tmp_path_factory: pytest.TempPathFactory, needs: Any) -> Any:
+    needs("openvino")
     folder = tmp_path_factory.mktemp("made")
     path = detector(folder / "detector.onnx")
     return seatrial.export(path, ["onnxruntime", "openvino"], detections=DECLARED, output=folder / "out")
@@ -282,8 +282,8 @@ def get_detections():
 """
 
 
-def test_a_python_file_declares_its_own_detector(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+def test_a_python_file_declares_its_own_detector(tmp_path: Path, needs: Any) -> None:
+    needs("torch")
     path = tmp_path / "detector.py"
     path.write_text(SOURCE)
     (tmp_path / "program").mkdir()

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import seatrial
 
-pytest.importorskip("torch")
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed(needs: Any) -> None:
+    needs("torch")
+
 
 ENCODER = """
 import torch

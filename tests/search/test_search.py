@@ -132,12 +132,13 @@ def _carries(process: psutil.Process, mark: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, classifier: Callable[[Path], list[str]]) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, classifier: Callable[[Path], list[str]], needs: Callable[..., None]
+) -> Path:
     """The classifier with data to calibrate, evaluate and confirm with."""
     import numpy as np
 
-    for module in ("torch", "onnxruntime", "openvino", "nncf"):
-        pytest.importorskip(module)
+    needs("torch", "onnxruntime", "openvino", "nncf")
     folder = tmp_path_factory.mktemp("search")
     classifier(folder)
     rng = np.random.default_rng(1)
