@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-resume bench-int8 bench-coverage bench-blame clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start noise resume int8 coverage blame"
+	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame"
 
 setup: $(READY)
 
@@ -53,6 +53,9 @@ bench-start: $(READY)
 
 bench-noise: $(READY)
 	$(BIN)/python benchmarks/noise.py
+
+bench-overhead: $(READY)
+	$(BIN)/python benchmarks/overhead.py
 
 bench-resume: $(READY)
 	$(BIN)/python benchmarks/resume.py

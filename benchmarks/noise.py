@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from common import heading
+from overhead import to_tflite
 from seatrial.core.ids import content_id
 from seatrial.devices.facts import host_facts
 from seatrial.devices.noise import BLOCKS, ROWS, WIDTH, Kind, Noise, Setup, noise, write_chain
@@ -50,22 +51,6 @@ for _ in range(20):
     session.run(None, feed)
     times.append(time.perf_counter() - start)
 print(1e3 * sum(times) / len(times))
-"""
-
-TO_TFLITE = """
-import sys
-import litert_torch, torch
-class Chain(torch.nn.Module):
-    def __init__(self, blocks, width):
-        super().__init__()
-        torch.manual_seed(0)
-        self.blocks, self.w = blocks, torch.nn.Parameter(torch.randn(width, width) / width**0.5)
-    def forward(self, x):
-        for _ in range(self.blocks):
-            x = torch.tanh(x @ self.w)
-        return x
-blocks, rows, width = map(int, sys.argv[2:])
-litert_torch.convert(Chain(blocks, width).eval(), (torch.randn(rows, width),)).export(sys.argv[1])
 """
 
 
@@ -115,8 +100,7 @@ class Peers:
             if not model.with_suffix(".onnx").exists():
                 write_chain(model.with_suffix(".onnx"), blocks)
             if not model.with_suffix(".tflite").exists():
-                sizes = [str(size) for size in (blocks, ROWS, WIDTH)]
-                _run([sys.executable, "-P", "-c", TO_TFLITE, model.with_suffix(".tflite"), *sizes])
+                to_tflite(model.with_suffix(".tflite"), blocks)
 
     @staticmethod
     def model(blocks: int) -> Path:
