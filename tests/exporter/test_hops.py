@@ -118,6 +118,17 @@ def test_a_converter_that_writes_nothing_is_an_error(model: Path, break_step: An
         seatrial.export(model, "onnxruntime", output=tmp_path / "bundle")
 
 
+def test_a_converter_that_takes_the_capture_with_it_is_tried_again_alone(
+    model: Path, break_step: Any, tmp_path: Path
+) -> None:
+    break_step("torch → onnx", "abort")
+    said: list[str] = []
+    [made] = seatrial.export(model, "onnxruntime", output=tmp_path / "bundle", say=said.append)
+    assert made.artifact.route == ["torch → onnx"] and made.proof.ok
+    assert any("killed by SIGABRT" in text and "a process of its own" in text for text in said)
+    assert said.index("converting torch → onnx") > 0
+
+
 def test_a_wrong_quantization_is_blamed_on_the_quantizer(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
