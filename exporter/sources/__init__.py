@@ -161,9 +161,10 @@ def detect(
     text = str(model)
     kind, path, function, found_args = _kind(text)
     given = {**found_args, **(args or {})}
-    if args and kind == "onnx":
+    other = [name for name in args or {} if name != "preprocess"]
+    if other and kind == "onnx":
         found = f"{path.name} has no get_model() to give it to"
-        raise UsageError(f"--arg {next(iter(args))}=...", found, "leave it away")
+        raise UsageError(f"--arg {other[0]}=...", found, "leave it away")
     if inputs and kind in ("timm", "huggingface"):
         raise UsageError(f"--inputs {inputs}", f"a {kind} model makes its own example", "leave it away")
     if inputs:

@@ -43,7 +43,7 @@ def load(job: Job) -> Any:
 
     path = Path(job.path)
     _check_whole(job, path)
-    known = _custom(job)
+    known = custom(job)
     old = _readers() if path.suffix != ".keras" else {}
     try:
         with keras.saving.custom_object_scope({**old, **known}):
@@ -77,14 +77,18 @@ def _check_whole(job: Job, path: Path) -> None:
         raise UsageError(job.asked, "it holds weights alone, or no Keras model", wanted)
 
 
-def _custom(job: Job) -> dict[str, Any]:
+def custom(job: Job) -> dict[str, Any]:
     """The user's own classes and functions, from ``--arg custom=FILE.py``."""
     if "custom" not in job.args:
         return {}
     path = job.args["custom"]
     if not Path(path).is_file():
         raise UsageError(f"--arg custom={path}", "no such file", "give a .py that defines the model's own classes")
-    module = user.load(Path(path))
+    return defined(user.load(Path(path)), path)
+
+
+def defined(module: Any, path: str) -> dict[str, Any]:
+    """What ``get_custom_objects()`` of a user's module gives, by name; without it all classes and functions in it."""
     if hasattr(module, "get_custom_objects"):
         found = user.call(path, "get_custom_objects", module.get_custom_objects)
         if not isinstance(found, Mapping):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from ...core.ids import file_sha256
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
 from ..images import Preprocess
-from . import keras_file, tf_graph
+from . import keras_file, tf_graph, user
+from .boundary import Boundary, declared
 from .job import Job
 
 REFERENCE = "Keras, fp32, one thread"
 FILE = "model.keras"
+HOW = "model.json"
 
 
 def prepare() -> None:
@@ -30,9 +34,10 @@ def prepare() -> None:
 def capture(job: dict[str, Any]) -> dict[str, Any]:
     """Make a Program of a ``.keras`` or ``.h5`` file."""
     asked = Job.from_dict(job)
-    tf_graph.check_args(asked, ["custom"])
+    tf_graph.check_args(asked, ["custom", "preprocess"])
     prepare()
-    return capture_model(asked, keras_file.load(asked), id_parts=[file_sha256(asked.path)])
+    model, preprocess = keras_file.load(asked), declared(asked)
+    return capture_model(asked, model, preprocess=preprocess, id_parts=[file_sha256(asked.path)])
 
 
 def capture_model(
@@ -44,7 +49,7 @@ def capture_model(
     id_parts: Sequence[Any] = (),
     calibration: Any = None,
 ) -> dict[str, Any]:
-    """Make a Program of a Keras model, and leave ``model.keras`` beside it where Keras can save it.
+    """Make a Program of a Keras model, and leave it beside that where Keras can save it, for `reopen`.
 
     Args:
         job: what is asked.
@@ -60,11 +65,11 @@ def capture_model(
     """
     import keras
 
-    tf_graph.refuse_boundary(job)
     if keras.backend.backend() != "tensorflow":
         found = f"Keras runs on {keras.backend.backend()}"
         raise UsageError(job.asked, found, "take the line away that sets KERAS_BACKEND, or choose tensorflow")
-    ends = _Ends.make(job, model, example)
+    ends = Ends.make(job, model, example)
+    edge = Boundary.make(job, preprocess, ends.inputs, own="nhwc")
     samples = None if calibration is None else [ends.feed(job, sample, "get_calibration()") for sample in calibration]
     given = tf_graph.Given(
         call=ends.call,
@@ -73,25 +78,54 @@ def capture_model(
         id_parts=list(id_parts),
         example=None if example is None else ends.feed(job, example, "get_args()"),
         labels=labels,
-        preprocess=preprocess,
+        edge=edge,
         calibration=samples,
         variables=[variable.value for variable in model.variables],
         tools={"keras": keras.__version__},
     )
     answer = tf_graph.capture(job, given)
-    _save(model, Path(job.folder) / FILE)
+    _save(job, ends, edge)
     return answer
 
 
-def _save(model: Any, path: Path) -> None:
+def _save(job: Job, ends: Ends, edge: Boundary) -> None:
     """Leave the model for whoever looks for the layer that broke; what Keras can't save goes without."""
+    folder = Path(job.folder)
+    how = {
+        "job": replace(job, then=[]).to_dict(),
+        "structure": ends.structure,
+        "inputs": [spec.to_dict() for spec in ends.inputs],
+        "keywords": ends.keywords,
+        "edge": edge.to_dict(),
+    }
     try:
-        model.save(path)
+        ends.model.save(folder / FILE)
     except Exception as error:
-        print(f"no {path.name}: {error}")
+        print(f"no {FILE}: {error}")
+        (folder / FILE).unlink(missing_ok=True)
+    else:
+        (folder / HOW).write_text(json.dumps(how))
 
 
-class _Ends:
+def reopen(path: str) -> tuple[Ends, Boundary]:
+    """The model that a capture left in this file, and how its Program's boundary differs from its own.
+
+    The user's own classes come from their file, loaded as the capture did.
+    """
+    import keras
+
+    how = json.loads(Path(path).with_name(HOW).read_text())
+    job = Job.from_dict(how["job"])
+    own = job.path.endswith(".py")
+    known = keras_file.defined(user.load(Path(job.path)), job.path) if own else keras_file.custom(job)
+    with keras.saving.custom_object_scope(known):
+        # A Lambda in a model that the user's own file made is the user's code.
+        model = keras.saving.load_model(path, compile=False, safe_mode=not own)
+    specs = [TensorSpec.from_dict(spec) for spec in how["inputs"]]
+    return Ends(model, how["structure"], specs, how["keywords"]), Boundary.from_dict(how["edge"])
+
+
+class Ends:
     """A Keras model with a flat dict of tensors in, and one out.
 
     Args:
@@ -104,7 +138,8 @@ class _Ends:
         self.model, self.structure, self.inputs, self.keywords = model, structure, inputs, keywords
 
     @classmethod
-    def make(cls, job: Job, model: Any, example: Any) -> _Ends:
+    def make(cls, job: Job, model: Any, example: Any) -> Ends:
+        """From a model, and an example of its inputs where it has one."""
         import keras
 
         tree = keras.tree
@@ -125,7 +160,7 @@ class _Ends:
         return cls._of_build(job, model)
 
     @classmethod
-    def _of_example(cls, job: Job, model: Any, example: Any) -> _Ends:
+    def _of_example(cls, job: Job, model: Any, example: Any) -> Ends:
         import keras
         import numpy as np
 
@@ -145,7 +180,7 @@ class _Ends:
         return cls(model, keras.tree.pack_sequence_as(whole, names), _unique(job, specs), keywords)
 
     @classmethod
-    def _of_build(cls, job: Job, model: Any) -> _Ends:
+    def _of_build(cls, job: Job, model: Any) -> Ends:
         """A subclassed model's file tells the shapes that it was built with, and no types."""
         config = model.get_build_config() or {}
         shapes = config.get("shapes_dict") or {

@@ -3,60 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ...core import samples
 from ...core.errors import Unsupported, UsageError
-from ...core.ids import content_id, file_sha256
+from ...core.ids import by_content, content_id, file_sha256
 from ...core.specs import TensorSpec
 from ...targets import require
 from .. import sizes
+from ..convert import onnx_operators
 from ..onnx_text import read, store
 from ..program import Program
-from ..proof import probes
-from . import common
+from ..proof import parity, probes
+from . import common, onnx_boundary
+from .boundary import Boundary, declared
 from .job import Job
 
 
 def capture(job: dict[str, Any]) -> dict[str, Any]:
     """Make a Program of an ONNX file; its free dimensions stay free unless a bucket fixes them."""
     asked = Job.from_dict(job)
-    if asked.layout or asked.embed:
-        todo = "leave it away; only a .py's torch module can be laid out anew"
-        raise Unsupported(asked.asked, "an ONNX graph's boundary is left as it is", todo)
     path, folder = Path(asked.path), Path(asked.folder)
     model = load(path)
-    store(model, folder / "model.onnx")
+    unknown = _unknown(model)
+    if unknown:
+        todo = "replace it in the model; operators of one's own aren't loaded"
+        raise Unsupported(asked.asked, "; ".join(unknown), todo)
     target = require("onnxruntime")
-    if asked.fixed:
-        session = _open(target, folder / "model.onnx", asked.path)
-        _fix(model, session.inputs, sizes.fixed(session.inputs, asked.fixed))
-        store(model, folder / "model.onnx")
+    edge, plain = _boundary(target, model, asked)
+    store(model, folder / "model.onnx")
+    notes = _sized(target, model, folder / "model.onnx", asked) if asked.fixed else []
     session = _open(target, folder / "model.onnx", asked.path)
-    specs = common.shaped(common.ranged(session.inputs, asked.ranges, asked.path), asked)
+    pixels = {spec.name: [0, 256] for spec in session.inputs if edge.embed}
+    # What the file has fixed has no name any more.
+    left = asked if notes else replace(asked, fixed=[])
+    specs = common.shaped(common.ranged(session.inputs, {**pixels, **asked.ranges}, asked.path), left)
     given = common.example_from(Path(asked.inputs), specs) if asked.inputs else None
     example = given or probes.example_feed(specs, asked.shapes, asked.limits)
-    common.check_fit(session.run, asked.asked, example)
-    answers = common.fill(asked, session.run, specs, example)
+    run = plain or session.run
+    common.check_fit(run, asked.asked, example)
+    answers = common.fill(asked, run, specs, example, edge.preprocess)
+    check = _check_boundary(asked, session.run, answers.main) if plain else None
     free = {spec.name: spec.shape for spec in session.outputs}
     Program(
         folder=folder,
         name=asked.name,
         kind="onnx",
         model="model.onnx",
-        source_id=content_id([[file_sha256(p) for p in (path, *external_files(path))], asked.sizes]),
+        source_id=_source_id(asked),
         reference="ONNX Runtime with all optimisations off",
         inputs=specs,
         outputs=[TensorSpec(s.name, s.dtype, free.get(s.name, s.shape)) for s in answers.outputs],
         main=answers.main,
         edges=answers.edges,
-        notes=answers.notes,
+        notes=[*edge.notes, *notes, *answers.notes],
         data=answers.data,
+        preprocess=edge.preprocess,
+        capture_db=check.sqnr_db if check else None,
+        capture_problems=check.problems if check else [],
         sizes=asked.limits,
         detections=dict(asked.detections),
         tools={"onnxruntime": target.version()},
     ).save()
     return {"steps": []}
+
+
+def _boundary(target: Any, model: Any, asked: Job) -> tuple[Boundary, common.Run | None]:
+    """Change the model's boundary where that is asked; with the inference of the file as it came, fed as it takes it.
+
+    That is the reference then, so that what is done here to the graph is proven too.
+    """
+    preprocess = declared(asked)
+    if not (asked.layout or asked.embed):
+        return Boundary(preprocess=preprocess), None
+    session = _open(target, Path(asked.path), asked.path)
+    edge = Boundary.make(asked, preprocess, session.inputs, own="")
+    if not edge.changes:
+        return edge, None
+    onnx_boundary.change(model, edge, session.inputs, session.outputs)
+    return edge, edge.around(session.run)
+
+
+def _source_id(asked: Job) -> str:
+    path = Path(asked.path)
+    files = [file_sha256(p) for p in (path, *external_files(path))]
+    return content_id([files, asked.sizes, asked.layout, asked.embed, by_content(asked.args)])
+
+
+def _check_boundary(asked: Job, run: common.Run, main: Sequence[str]) -> parity.Parity:
+    """The changed graph's answers against those of the file as it came."""
+    feeds, reference = (samples.load(Path(asked.folder) / f"main_{side}.npz") for side in ("in", "out"))
+    return parity.compare("fp32", main, reference, [run(feed) for feed in feeds], declared=asked.detections)
+
+
+def gaps(source: str, program: str) -> list[str]:
+    """Operators that ONNX Runtime, which gives the reference, doesn't have."""
+    return _unknown(read(Path(source)))
+
+
+def _unknown(model: Any) -> list[str]:
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+    known = {(schema.domain, schema.name) for schema in get_all_operator_schema()}
+    known |= {(function.domain, function.name) for function in model.functions}
+    return onnx_operators.unknown(onnx_operators.every(model.graph), known, "ONNX Runtime")
+
+
+def _sized(target: Any, model: Any, file: Path, asked: Job) -> list[str]:
+    """Write the file with its buckets' sizes, where ONNX Runtime still opens it; what a reader should know if not.
+
+    Its optimizer refuses more graphs with fixed sizes than with free ones: branches that are for another size.
+    """
+    before = deepcopy(model)
+    inputs = _open(target, file, asked.path).inputs
+    _fix(model, inputs, sizes.fixed(inputs, asked.fixed))
+    store(model, file)
+    try:
+        target.open(file, target.settings("fp32", 1))
+    except Exception as error:
+        store(before, file)
+        return [f"its axes stay free inside the file, since with fixed ones ONNX Runtime refuses it: {error}"[:300]]
+    return []
 
 
 def _fix(model: Any, inputs: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> None:

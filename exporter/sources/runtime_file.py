@@ -102,7 +102,8 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
 def _refuse(asked: Job) -> None:
     if asked.layout or asked.embed:
         option = f"--io-layout {asked.layout}" if asked.layout else "--embed-preprocessing"
-        raise Unsupported(option, f"{asked.path} is used as it is", "leave it away; only a .py can be laid out anew")
+        todo = "leave it away, or export the model that it was made of"
+        raise Unsupported(option, f"{asked.path} is used as it is", todo)
     if asked.args:
         found = f"{asked.path} has no get_model() to give it to"
         raise UsageError(f"--arg {next(iter(asked.args))}=...", found, "leave it away")

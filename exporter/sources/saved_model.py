@@ -10,14 +10,14 @@ from ...core.errors import UsageError
 from ...core.ids import file_sha256
 from ...core.specs import TensorSpec
 from . import tf_graph
+from .boundary import Boundary, declared
 from .job import Job
 
 
 def capture(job: dict[str, Any]) -> dict[str, Any]:
     """Make a Program of a SavedModel: its signature with fixed sizes, but for the dimensions that stay free."""
     asked = Job.from_dict(job)
-    tf_graph.refuse_boundary(asked)
-    tf_graph.check_args(asked, ["signature"])
+    tf_graph.check_args(asked, ["signature", "preprocess"])
     tf_graph.prepare()
     path = Path(asked.path)
     model, name = _load(asked, path)
@@ -30,12 +30,14 @@ def capture(job: dict[str, Any]) -> dict[str, Any]:
         return {known[key]: answers[key] for key in sorted(answers)}
 
     inputs = [_spec(asked, known[key], spec) for key, spec in specs]
+    edge = Boundary.make(asked, declared(asked), inputs, own="")
     files = sorted(p for p in path.rglob("*") if p.is_file())
     given = tf_graph.Given(
         call=call,
         inputs=inputs,
         reference=f"TensorFlow, fp32, one thread, the signature {name}",
         id_parts=[[str(p.relative_to(path)), file_sha256(p)] for p in files],
+        edge=edge,
         variables=list(getattr(model, "variables", [])),
     )
     return tf_graph.capture(asked, given)

@@ -15,10 +15,10 @@ from ...core.errors import SeatrialError, Unsupported, UsageError
 from ...core.ids import by_content, content_id
 from ...core.samples import Feed
 from ...core.specs import TensorSpec
-from ..images import Preprocess
 from ..program import Program
 from ..proof import parity, probes
-from . import common, then, user
+from . import common, tf_boundary, then, user
+from .boundary import Boundary
 from .job import Job
 
 MODEL = "savedmodel"
@@ -41,7 +41,7 @@ class Given:
         id_parts: what the source's id is made of.
         example: inputs of the source's own, where it has any.
         labels: class names, of a declared classifier.
-        preprocess: how pictures become inputs.
+        edge: how the boundary differs from the source's, and how pictures become inputs.
         calibration: feeds of the source's own, for int8.
         variables: the model's weights: part of the id, and of the way to tell that they are too many.
         tools: versions of what took part.
@@ -54,7 +54,7 @@ class Given:
     id_parts: list[Any]
     example: Feed | None = None
     labels: list[str] | None = None
-    preprocess: Preprocess | None = None
+    edge: Boundary = field(default_factory=Boundary)
     calibration: list[Feed] | None = None
     variables: Sequence[Any] = ()
     tools: dict[str, str] = field(default_factory=dict)
@@ -75,13 +75,6 @@ def prepare() -> None:
     tf.random.set_seed(0)
 
 
-def refuse_boundary(job: Job) -> None:
-    """Refuse what only a torch module's boundary can be given."""
-    if job.layout == "nchw" or job.embed:
-        todo = "leave it away; only a .py's torch module can be laid out anew"
-        raise Unsupported(job.asked, "the boundary of a TensorFlow graph is left as it is (NHWC)", todo)
-
-
 def check_args(job: Job, known: Sequence[str]) -> None:
     """Refuse an ``--arg`` that this kind of source doesn't know."""
     for name in job.args:
@@ -92,6 +85,8 @@ def check_args(job: Job, known: Sequence[str]) -> None:
 def capture(job: Job, given: Given) -> dict[str, Any]:
     """Freeze a function into the Program of `job`, then run the job's converters in this process.
 
+    Reference answers come from the function as it was given, fed as it takes its inputs, whatever its boundary becomes.
+
     Returns:
         ``{"steps": [...]}``: for each converter None, or its error as data.
 
@@ -100,12 +95,14 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
         Unsupported: TensorFlow can't make a graph of it.
     """
     _check_types(job, given.inputs)
+    edge = given.edge
+    run = edge.around(_runner(given.call))
+    given = _outside(given)
     specs, example = _sized(job, given)
-    run = _runner(given.call)
     _check_fit(job, run, example)
     folder = Path(job.folder)
     own = {"calibration": common.own_calibration(given.calibration)} if given.calibration else {}
-    answers = common.fill(job, run, specs, example, given.preprocess, own)
+    answers = common.fill(job, run, specs, example, edge.preprocess, own)
     _freeze(job, given, specs, [spec.name for spec in answers.outputs])
     check = _check_frozen(job, answers.main)
     Program(
@@ -119,10 +116,10 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
         outputs=_free_outputs(folder, specs, answers.outputs),
         main=answers.main,
         edges=answers.edges,
-        notes=[*given.notes, *answers.notes],
+        notes=[*edge.notes, *given.notes, *answers.notes],
         data=answers.data,
         labels=given.labels,
-        preprocess=given.preprocess,
+        preprocess=edge.preprocess,
         capture_db=check.sqnr_db,
         capture_problems=check.problems,
         sizes=job.limits,
@@ -130,6 +127,20 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
         tools={**_tools(), **given.tools},
     ).save()
     return {"steps": then.run(job, "savedmodel")}
+
+
+def _outside(given: Given) -> Given:
+    """What a source gave, as its changed boundary has it."""
+    edge = given.edge
+    if not edge.changes:
+        return given
+    return replace(
+        given,
+        call=tf_boundary.changed(edge, given.call),
+        inputs=tf_boundary.specs(edge, given.inputs),
+        example=None if given.example is None else edge.outside(given.example),
+        calibration=None if given.calibration is None else [edge.outside(feed) for feed in given.calibration],
+    )
 
 
 def axes(name: str, shape: Sequence[int | None]) -> tuple[int | str, ...]:
@@ -363,4 +374,5 @@ def _source_id(given: Given, job: Job) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     shapes = [list(spec.shape) for spec in given.inputs]
-    return content_id([given.id_parts, by_content(job.args), job.sizes, job.shapes, shapes, digest.hexdigest()])
+    asked = [by_content(job.args), job.sizes, job.shapes, shapes, job.layout, job.embed]
+    return content_id([given.id_parts, *asked, digest.hexdigest()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,17 +105,19 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
     wrapper = flat(given.model, structure)
     with torch.no_grad():
         edge = Boundary.make(job, given.preprocess, tensors)
-        wrapper, tensors = edge.wrap(wrapper), edge.outside(tensors)
+        plain = wrapper
+        wrapper, tensors = edge.wrap(plain), edge.tensors(tensors)
         specs = _specs(job, given, names, tensors)
         example = common.fitted({n: t.detach().numpy() for n, t in zip(names, tensors, strict=True)}, specs, job)
         tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)
         _check_fit(job, wrapper, names, tensors)
 
         def run(feed: Feed) -> Feed:
-            return _run(wrapper, wrapper.output_names, names, feed)
+            return _run(plain, plain.output_names, names, feed)
 
         own = {"calibration": _own_data(job, given, edge, specs)} if given.calibration is not None else {}
-        answers = common.fill(job, run, specs, example, edge.preprocess, own)
+        answers = common.fill(job, edge.around(run), specs, example, edge.preprocess, own)
+        answers = replace(answers, notes=[*edge.notes, *answers.notes])
         start = _Start(job, given, wrapper, specs, example, answers, edge.preprocess)
         try:
             exported = export(job, wrapper, specs, example)
@@ -233,7 +235,7 @@ def _own_data(job: Job, given: Given, edge: Boundary, specs: Sequence[TensorSpec
         if len(leaves) != len(names):
             found = f"a sample has {len(leaves)} tensors, the model takes {len(names)}"
             raise UsageError(f"get_calibration() of {job.path}", found, f"yield what get_args() returns: {names}")
-        values = edge.outside([torch.as_tensor(value).detach() for _, value in leaves])
+        values = edge.tensors([torch.as_tensor(value).detach() for _, value in leaves])
         feeds.append({name: value.numpy() for name, value in zip(names, values, strict=True)})
     if not feeds:
         raise UsageError(f"get_calibration() of {job.path}", "it gives no samples", "yield real inputs")

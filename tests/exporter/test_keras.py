@@ -106,6 +106,41 @@ def test_free_dimensions(done: dict[str, Any], target: str) -> None:
     prove(done["free"], target)
 
 
+@pytest.fixture(scope="module")
+def plain(done: dict[str, Any]) -> Any:
+    """`convs.keras` as it is, on ONNX Runtime."""
+    runtime = targets.get("onnxruntime")
+    return runtime.open(Path(done["free"]["folder"]) / "onnx" / "model.onnx", runtime.settings("fp32")).run
+
+
+@pytest.mark.parametrize("target", RUNTIMES)
+def test_channels_first_at_the_boundary(done: dict[str, Any], plain: Any, target: str) -> None:
+    read = program(done["first"])
+    assert [str(s) for s in read.inputs] == ["picture: float32[1, 3, picture.2, 8]"]
+    assert [str(s) for s in read.outputs] == ["mean: float32[1, 4]", "maps: float32[1, 4, picture.2, 8]"]
+    assert read.preprocess and read.preprocess.layout == "NCHW"
+    assert "inputs and outputs of four axes are NCHW, the source's own are NHWC" in read.notes
+    feed, want = read.feeds("main")[0], read.reference_outputs("main")[0]
+    found = plain({"picture": np.ascontiguousarray(feed["picture"].transpose(0, 2, 3, 1))})
+    assert np.allclose(want["maps"], found["maps"].transpose(0, 3, 1, 2), atol=1e-5)
+    prove(done["first"], target)
+    last = program(done["last"])
+    assert [s.shape for s in last.inputs] == [(1, 8, 8, 3)] and not last.notes
+
+
+@pytest.mark.parametrize(("case", "target"), [*(("pixels", t) for t in RUNTIMES), ("folder of pixels", "tflite")])
+def test_pixels_at_the_boundary(done: dict[str, Any], plain: Any, case: str, target: str) -> None:
+    read = program(done[case])
+    assert [str(s) for s in read.inputs] == ["picture: uint8[1, 8, 8, 3]"]
+    assert read.preprocess and (read.preprocess.dtype, read.preprocess.mean) == ("uint8", (0, 0, 0))
+    feed, want = read.feeds("main")[0], read.reference_outputs("main")[0]
+    ready = (feed["picture"] / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.6, 0.7]
+    found = sorted(plain({"picture": ready.astype(np.float32)}).values(), key=np.ndim)
+    for ours, theirs in zip(sorted(want.values(), key=np.ndim), found, strict=True):
+        assert np.allclose(ours, theirs, atol=1e-5)
+    prove(done[case], target)
+
+
 def test_a_bucket(done: dict[str, Any]) -> None:
     assert [s.shape for s in program(done["bucket"]).inputs] == [(2, 12, 8, 3)]
 
@@ -169,7 +204,9 @@ def test_the_builder_makes_the_same_bytes_in_processes_of_their_own(done: dict[s
         ("no such input", "UsageError", ["--shape image", "picture"]),
         ("inputs", "UsageError", ["[1, 8, 8]", "picture: float32"]),
         ("argument", "UsageError", ["--arg size", "custom"]),
-        ("layout", "Unsupported", ["NHWC"]),
+        ("no picture", "UsageError", ["--io-layout nchw", "no input of four axes"]),
+        ("no preprocessing", "UsageError", ["declares none", "--arg preprocess=FILE.json"]),
+        ("wrong preprocessing", "UsageError", ["makes NCHW, the model takes", "8, 3]"]),
         ("strings", "Unsupported", ["the input x is of the type string"]),
     ],
 )

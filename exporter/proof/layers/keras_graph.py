@@ -17,19 +17,25 @@ MOVES = {
 
 
 def tap(model: str, inputs: str, out: str, names: list[str], layouts: bool = False) -> dict[str, Any]:
-    """Run a Keras file on the samples of a file and keep what every layer answers; `names` are its inputs."""
+    """Run a Program's ``model.keras`` on the samples of a file and keep what every layer answers.
+
+    `names` are the Program's inputs; the model knows its own.
+    """
     import keras
 
-    loaded = keras.saving.load_model(model, compile=False)
-    own = [tensor.name.partition(":")[0] for tensor in loaded.inputs]
-    order = own if set(own) == set(names) else names
+    from ...sources import keras_model
+
+    keras_model.prepare()
+    ends, edge = keras_model.reopen(model)
+    order = [spec.name for spec in ends.inputs]
     recorder: Recorder | None = None
     for feed in samples.load(inputs):
-        tensors = [keras.ops.convert_to_tensor(feed[name]) for name in order]
-        calls = _Calls(tensors, order)
+        given = edge.inside(feed)
+        tensors = {name: keras.ops.convert_to_tensor(given[name]) for name in order}
+        calls = _Calls(list(tensors.values()), order)
         with calls.listening():
-            answer = loaded(tensors[0] if len(tensors) == 1 else tensors, training=False)
-        for tensor in keras.tree.flatten(answer):
+            answers = ends.call(tensors)
+        for tensor in answers.values():
             calls.nodes[calls.index[id(tensor)]].is_output = True
         recorder = recorder or Recorder(calls.nodes, layouts)
         recorder.sample()

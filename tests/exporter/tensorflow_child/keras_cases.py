@@ -121,6 +121,8 @@ def _cases(made: Path) -> dict[str, dict[str, Any]]:
     def at(name: str) -> dict[str, Any]:
         return {"path": str(made / name)}
 
+    first = {"layout": "nchw", "free": [dynamic("picture.2=8:16")], "args": {"preprocess": str(made / "last.json")}}
+    pixels = {"embed": True, "args": first["args"], "shapes": {"picture": [1, 8, 8, 3]}}
     ids, every = {"ranges": {"ids": [0, 50]}}, list(OUTS)
     return {
         "two": {**at("two.keras"), **ids, "targets": every},
@@ -150,7 +152,13 @@ def _cases(made: Path) -> dict[str, dict[str, Any]]:
         "no such input": {**at("convs.keras"), "shapes": {"image": [1, 8, 8, 3]}},
         "inputs": {**at("convs.keras"), "inputs": str(made / "wrong.npz")},
         "argument": {**at("convs.keras"), "args": {"size": "3"}},
-        "layout": {**at("convs.keras"), "layout": "nchw"},
+        "first": {**at("convs.keras"), **first, "targets": every},
+        "last": {**at("convs.keras"), "layout": "nhwc", "shapes": {"picture": [1, 8, 8, 3]}},
+        "pixels": {**at("convs.keras"), **pixels, "targets": every},
+        "folder of pixels": {**at("exported_convs"), **pixels, "targets": ["tflite"]},
+        "no picture": {**at("two_signatures"), "args": {"signature": "double"}, "layout": "nchw"},
+        "no preprocessing": {**at("convs.keras"), "embed": True, "shapes": {"picture": [1, 8, 8, 3]}},
+        "wrong preprocessing": {**at("convs.keras"), **pixels, "args": {"preprocess": str(made / "first.json")}},
         "strings": at("strings"),
         # Last: what registers itself stays known to the process.
         "custom": {**at("custom.keras"), "args": {"custom": str(made / "objects.py")}},
@@ -180,7 +188,12 @@ def _make(folder: Path) -> None:
     maps = layers.Conv2D(4, 3, padding="same", activation="silu")(picture)
     maps = layers.Conv2D(4, 3, padding="same", groups=2, name="maps")(maps)
     mean = layers.GlobalAveragePooling2D(name="mean")(maps)
-    keras.Model(picture, [mean, maps]).save(folder / "convs.keras")  # not in the order of their names
+    convs = keras.Model(picture, [mean, maps])
+    convs.save(folder / "convs.keras")  # not in the order of their names
+    convs.export(folder / "exported_convs", verbose=False)
+    numbers = {"size": [8, 8], "mean": [0.5, 0.4, 0.3], "std": [0.5, 0.6, 0.7]}
+    (folder / "last.json").write_text(json.dumps({**numbers, "layout": "NHWC"}))
+    (folder / "first.json").write_text(json.dumps({**numbers, "layout": "NCHW"}))
     np.savez(folder / "wrong.npz", picture=np.zeros((1, 8, 8), np.float32))
 
     _make_old(folder / "old.h5")
