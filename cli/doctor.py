@@ -16,12 +16,22 @@ from . import ui
 
 
 @click.command("doctor")
+@click.option("--devices", is_flag=True, help="Only what can be measured on: this machine, its runtimes, profiles.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-def command(as_json: bool) -> int:
+def command(devices: bool, as_json: bool) -> int:
     """Say which runtimes, sources and converters can be used here, which versions are known to break, what to type.
 
     Exits 1 where a combination of versions is known to be broken; what is merely missing is no failure.
     """
+    if devices:
+        from . import doctor_devices
+
+        found = doctor_devices.facts()
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            doctor_devices.show(found)
+        return 0
     facts = _facts()
     broken = any(problem["level"] == "broken" for problem in facts["problems"])
     if as_json:

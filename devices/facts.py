@@ -63,6 +63,17 @@ def memory_bytes() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
+def virtualisation() -> str | None:
+    """What stands between us and the hardware, as far as it can be told; None where nothing is seen."""
+    seen = []
+    if any(line.startswith("flags") and " hypervisor" in line for line in _read("/proc/cpuinfo").splitlines()):
+        vendor = " ".join(_read(f"/sys/class/dmi/id/{name}").strip() for name in ("sys_vendor", "product_name"))
+        seen.append(f"virtual machine ({vendor.strip()})" if vendor.strip() else "virtual machine")
+    if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
+        seen.append("container")
+    return ", ".join(seen) or None
+
+
 def host_facts() -> dict[str, Any]:
     """Everything worth recording about this host, JSON-ready.
 
@@ -84,6 +95,7 @@ def host_facts() -> dict[str, Any]:
             "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
             "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
             "cgroup_cpu_max": _read("/sys/fs/cgroup/cpu.max").strip() or None,
+            "virtualisation": virtualisation(),
             "cores": cores_given(),
         },
     }

@@ -40,6 +40,22 @@ def shared(device: str = "local", *, purpose: str = "", progress: Progress | Non
         yield
 
 
+def holder(device: str = "local") -> str | None:
+    """Who holds the device just now, in words; None where it is free."""
+    path = lease_file(device)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def lease_file(device: str) -> Path:
     """Where the lock lies: one folder for a user, whatever their TMPDIR or session is."""
     folder = Path(os.environ.get("SEATRIAL_LEASE_DIR") or f"/tmp/seatrial-{os.getuid()}")

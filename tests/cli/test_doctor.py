@@ -116,3 +116,28 @@ def test_doctor_is_quick_because_it_imports_nothing_heavy() -> None:
     # Of the processor, not of the clock: other tests run beside this one.
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     assert spent < 1.5
+
+
+def test_devices_tells_runtimes_profiles_and_who_measures(cli, tmp_path: Path) -> None:
+    env = {"SEATRIAL_LEASE_DIR": str(tmp_path)}
+    found = json.loads(cli("doctor", "--devices", "--json", env=env).out)
+    (local,) = found["devices"]
+    assert {"cpu", "flags", "cores", "memory_gib"} <= local["identity"].keys()
+    assert {"governor", "virtualisation", "load"} <= local["moment"].keys()
+    assert {"onnxruntime", "openvino", "tflite"} <= {r["runtime"] for r in local["runtimes"]}
+    assert all(r["version"] for r in local["runtimes"])
+    assert {"all-cores", "one-core", "small"} <= {p["name"] for p in found["profiles"]}
+    assert local["held"] is None
+    script = "import sys, time\nfrom seatrial.devices import lease\n"
+    script += "with lease.exclusive(purpose='a test'):\n    print('held', flush=True)\n    time.sleep(60)"
+    holder = subprocess.Popen(
+        [sys.executable, "-P", "-c", script], env={**os.environ, **env}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        text = cli("doctor", "--devices", env=env).out
+        assert f"process {holder.pid} holds it for a test" in text
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert "lease           free" in cli("doctor", "--devices", env=env).out
