@@ -87,6 +87,8 @@ def _defaults(command: click.Command) -> dict[str, Any]:
     table = tables.get(str(command.name), {})
     if not isinstance(table, dict):
         raise UsageError(where, f"it is {table!r}, not a table", f"write [{command.name}], and its options below it")
+    if getattr(command, "has_entries", False):
+        table = {key: value for key, value in table.items() if not isinstance(value, dict)}
     refuse_unknown(table, named, where)
     return {str(named[key].name): _default(named[key], value) for key, value in table.items()}
 

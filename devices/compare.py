@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.errors import UsageError
 from . import facts as host
 from .arms import Arm, Plan, arm_from_path
-from .gate import FULL_LOOKS, QUICK_LOOKS, Decision, Rule, judge, without_comparison
+from .family import rule_for
+from .gate import Decision, Rule, judge, without_comparison
 from .sitting import QUICK_ROUNDS, Progress, Sitting, opened_store
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 BASE, AGAIN, CANDIDATE = "base", "base again", "candidate"
+FIGURES = {".json", ".db", ".sqlite", ".sqlite3"}
 
 
 def compare(
@@ -34,6 +37,7 @@ def compare(
     plan: Plan | None = None,
     store: Store | str | Path | None = None,
     progress: Progress | None = None,
+    family: int = 1,
 ) -> Comparison:
     """Whether `candidate` is slower than `base`; both are bundles, raw model files, or arms.
 
@@ -43,6 +47,12 @@ def compare(
         tolerate: REGRESS where it is proven slower by more than this fraction.
         detect: PASS where a slowdown of this fraction is excluded; 0.05, or 0.10 with `quick`.
         quick: one planned look at 5 launches of 6 rounds: weaker.
+        threads: of both, instead of each bundle's own.
+        seed: of the order of rounds, and of the inputs of raw model files.
+        plan: how much a launch measures.
+        store: keeps all measurements: a store, its path or URL.
+        progress: takes a line before each launch.
+        family: benchmarks of one run, of which this is one; see `gate.Rule`.
 
     Raises:
         UsageError: a path is no bundle or model, or the margins make no sense.
@@ -50,8 +60,7 @@ def compare(
     """
     from .results import Comparison, summarise
 
-    detect = (0.10 if quick else 0.05) if detect is None else detect
-    rule = Rule(tolerate, detect, looks=QUICK_LOOKS if quick else FULL_LOOKS)
+    rule = rule_for(quick, tolerate, detect, family)
     plan = plan or Plan(rounds=QUICK_ROUNDS if quick else 12)
     start = time.monotonic()
     with ExitStack() as stack:
@@ -59,7 +68,9 @@ def compare(
         seed = secrets.randbits(32) if seed is None else seed
         b = _arm(candidate, folder / "candidate.npz", threads, seed)
         if not isinstance(base, Arm) and not Path(base).exists():
-            return _new(str(base), b, rule, plan, seed)
+            decision = without_comparison(f"there is no baseline {base}", baseline=False)
+            return unmeasured(str(base), b, decision, rule, plan, seed)
+        _no_figures(base)
         a = _arm(base, folder / "base.npz", threads, seed)
         where = opened_store(store, stack)
         sitting = Sitting(plan, seed=seed, store=where, progress=progress, purpose="seatrial compare")
@@ -75,13 +86,26 @@ def compare(
     return Comparison(one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds)
 
 
-def _new(base: str, candidate: Arm, rule: Rule, plan: Plan, seed: int) -> Comparison:
+def unmeasured(
+    base: str, candidate: str | Arm, decision: Decision, rule: Rule, plan: Plan | None = None, seed: int = 0
+) -> Comparison:
+    """A comparison that didn't take place, and why."""
     from .results import ArmSummary, Comparison
 
-    absent = ArmSummary(Arm(base, "", "", "", {}, ""), "missing", "no such file or folder")
-    decision = without_comparison(f"there is no baseline {base}", baseline=False)
-    only = ArmSummary(candidate, "unmeasured", None)
-    return Comparison(absent, only, decision, rule, plan, seed, "", host.host_facts(), [], 0.0)
+    one = ArmSummary(_nothing(base), "missing", decision.reason)
+    other = ArmSummary(candidate if isinstance(candidate, Arm) else _nothing(candidate), "unmeasured", None)
+    return Comparison(one, other, decision, rule, plan or Plan(), seed, "", host.host_facts(), [], 0.0)
+
+
+def _nothing(name: str) -> Arm:
+    return Arm(name, "", "", "", {}, "")
+
+
+def _no_figures(base: str | Path | Arm) -> None:
+    """Refuse stored measurements as a baseline: only what is measured now, beside the candidate, is one."""
+    if not isinstance(base, Arm) and Path(base).is_file() and Path(base).suffix in FIGURES:
+        found = "stored figures are no baseline: they tell of another hour, or another machine, as much as of the model"
+        raise UsageError(f"the baseline {base}", found, "give the bundle that was measured, or --base-ref")
 
 
 def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:

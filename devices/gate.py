@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -37,13 +37,19 @@ QUICK_LOOKS = (Look(5, 1.0),)
 
 @dataclass(frozen=True)
 class Rule:
-    """`tolerate` and `detect` are fractions; `alpha` is one-sided, over all looks of one comparison."""
+    """`tolerate` and `detect` are fractions; `alpha` is one-sided, over all looks of one comparison.
+
+    `family` counts the benchmarks that are judged in one run. REGRESS and a failed canary are alarms, so each benchmark
+    gets its part of their alpha (Holm's first step, see `family.settle`). PASS isn't divided: a run is green only when
+    all are, so one that hides a slowdown of `detect` is green at most as rarely as that benchmark alone.
+    """
 
     tolerate: float = 0.01
     detect: float = 0.05
     alpha: float = 0.01
     canary_alpha: float = 0.005  # two-sided: at 95 %, one A/A session in twenty would be INVALID by chance
     looks: tuple[Look, ...] = FULL_LOOKS
+    family: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerate < self.detect:
@@ -65,6 +71,7 @@ class Rule:
             "alpha": self.alpha,
             "canary_alpha": self.canary_alpha,
             "looks": looks,
+            "family": self.family,
         }
 
 
@@ -72,7 +79,8 @@ class Rule:
 class Decision:
     """What a look says. Intervals are of log ratios: `effect` of B over A, `canary` of A' over A.
 
-    `detectable` is the slowdown, as a fraction, that a session as noisy as this one proves 9 times in 10.
+    `detectable` is the slowdown, as a fraction, that a session as noisy as this one proves 9 times in 10; `p` the
+    one-sided p-value of 'slower by no more than `tolerate`', over all looks and not yet over a family.
     """
 
     verdict: Verdict
@@ -81,6 +89,7 @@ class Decision:
     effect: Interval | None = None
     canary: Interval | None = None
     detectable: float | None = None
+    p: float | None = None
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -99,6 +108,7 @@ class Decision:
             "effect_log": self.effect.to_dict() if self.effect else None,
             "canary_log": self.canary.to_dict() if self.canary else None,
             "detectable": _finite(self.detectable),
+            "p": self.p,
             "warnings": list(self.warnings),
         }
 
@@ -109,12 +119,45 @@ def judge(effects: Sequence[float], canaries: Sequence[float], rule: Rule, look:
     Not final: at an earlier look, 'too noisy' and 'neither' mean that more launches are taken.
     """
     share, last = rule.looks[look].share, look == len(rule.looks) - 1
-    alpha = rule.alpha * share
+    alpha, margin = rule.alpha * share, math.log1p(rule.tolerate)
     effect = t_interval(effects, 1 - 2 * alpha)
+    if rule.family > 1:
+        strict = alpha / rule.family
+        effect = replace(effect, low=lower_bound(effect, strict), confidence=1 - alpha - strict)
     canary = t_interval(canaries, 1 - rule.canary_alpha * share)
-    detectable = math.expm1(min(50.0, detectable_effect(effect.spread, effect.n, alpha, math.log1p(rule.tolerate))))
-    verdict, reason, early = _first_that_holds(effect, canary, rule)
-    return Decision(verdict, reason, last or early, effect, canary, detectable)
+    sure = t_interval(canaries, 1 - rule.canary_alpha * share / rule.family)
+    p = min(1.0, tail(effect, margin) / share)
+    detectable = provable(effect, rule, rule.family)
+    verdict, reason, early = _first_that_holds(effect, canary, sure, rule)
+    return Decision(verdict, reason, last or early, effect, canary, detectable, p)
+
+
+def provable(effect: Interval, rule: Rule, family: int) -> float:
+    """The slowdown, as a fraction, that launches of this spread prove 9 times in 10, as one of `family` benchmarks."""
+    look = rule.look_at(effect.n)
+    alpha = rule.alpha * (1.0 if look is None else rule.looks[look].share) / family
+    return math.expm1(min(50.0, detectable_effect(effect.spread, effect.n, alpha, math.log1p(rule.tolerate))))
+
+
+def tail(effect: Interval, margin: float) -> float:
+    """One-sided p-value of 'the true mean of these launch effects is `margin` or less'; 1 for fewer than two."""
+    from scipy.special import stdtr
+
+    if effect.n < 2:
+        return 1.0
+    error, above = effect.spread / math.sqrt(effect.n), effect.centre - margin
+    if error == 0:
+        return 0.0 if above > 0 else 1.0
+    return float(stdtr(effect.n - 1, -above / error))
+
+
+def lower_bound(effect: Interval, alpha: float) -> float:
+    """The one-sided lower bound at this alpha of a mean of launch effects."""
+    from scipy.special import stdtrit
+
+    if effect.n < 2:
+        return -math.inf
+    return effect.centre - float(stdtrit(effect.n - 1, 1 - alpha)) * effect.spread / math.sqrt(effect.n)
 
 
 def without_comparison(reason: str, baseline: bool = True) -> Decision:
@@ -122,26 +165,32 @@ def without_comparison(reason: str, baseline: bool = True) -> Decision:
     return Decision(Verdict.MISSING if baseline else Verdict.NEW, reason)
 
 
-def _first_that_holds(effect: Interval, canary: Interval, rule: Rule) -> tuple[Verdict, str, bool]:
-    """Verdict, the reason for it, and whether it stands before the last look."""
+def _first_that_holds(effect: Interval, canary: Interval, sure: Interval, rule: Rule) -> tuple[Verdict, str, bool]:
+    """Verdict, the reason for it, and whether it stands before the last look; `sure` is the canary over a family."""
     limit = math.log1p(rule.detect) / 2
-    if canary.low > 0 or canary.high < 0:
-        return Verdict.INVALID, f"the baseline differs from its own duplicate: {_percent(canary)}", True
+    if sure.low > 0 or sure.high < 0:
+        return Verdict.INVALID, f"the baseline differs from its own duplicate: {percent(sure)}", True
     if not canary.half_width < limit:
         found = f"± {_exp(canary.half_width) - 1:.1%}"
         needed = f"± {math.expm1(limit):.1%}"
         reason = f"too noisy: the baseline against its own duplicate is known to {found}, needed {needed}"
         return Verdict.INVALID, reason, False
     if effect.low > math.log1p(rule.tolerate):
-        return Verdict.REGRESS, f"proven slower by more than {rule.tolerate:.1%}: {_percent(effect)}", True
+        return Verdict.REGRESS, regress(effect, rule), True
     if effect.high < math.log1p(rule.detect):
-        return Verdict.PASS, f"a slowdown of {rule.detect:.1%} is excluded: {_percent(effect)}", True
+        return Verdict.PASS, f"a slowdown of {rule.detect:.1%} is excluded: {percent(effect)}", True
     margins = f"neither a slowdown of {rule.tolerate:.1%} is proven nor one of {rule.detect:.1%} excluded"
-    reason = f"{margins}: {_percent(effect)}"
+    reason = f"{margins}: {percent(effect)}"
     return Verdict.INCONCLUSIVE, reason, False
 
 
-def _percent(log: Interval) -> str:
+def regress(effect: Interval, rule: Rule) -> str:
+    """The reason of a REGRESS."""
+    return f"proven slower by more than {rule.tolerate:.1%}: {percent(effect)}"
+
+
+def percent(log: Interval) -> str:
+    """An interval of log ratios as a change in percent."""
     centre, low, high = (100 * (_exp(x) - 1) for x in (log.centre, log.low, log.high))
     return f"{centre:+.2f} % [{low:+.2f}, {high:+.2f}]"
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from seatrial.cli.compare import EXIT, EXIT_STRICT, command
+from seatrial.cli.compare import command
+from seatrial.cli.gate_result import EXIT, EXIT_STRICT
 from seatrial.core.errors import UsageError
 from seatrial.devices.gate import Decision, Verdict
 from seatrial.devices.stats import Interval
@@ -41,16 +42,18 @@ def compare(*words: object) -> Result:
 def test_a_proven_slowdown_exits_1_with_what_changed_and_how_to_see_it_again(pair, tmp_path, monkeypatch):
     base, candidate = pair
     tiny.quiet_machine(monkeypatch, lambda artifact: 1.06 if "candidate" in artifact else 1.0)
-    result = compare(base, candidate, "--quick", "--seed", 7, "--json")
+    result = compare(base, candidate, "--quick", "--seed", 7, "--json", "-")
     assert result.exit_code == 1, result.output
     assert "REGRESS: proven slower by more than 1.0%" in result.stderr
     assert "MatMul: 10 nodes in the base, 60 in the candidate" in result.stderr
     command_line = f"reproduce: seatrial compare {base} {candidate} --tolerate 1% --detect 10% --quick --seed 7"
     assert command_line in result.stderr
     data = json.loads(result.stdout)
-    assert (data["schema"], data["verdict"], data["exit_code"]) == ("seatrial.comparison/1", "REGRESS", 1)
-    assert len(data["launches"]) == 5
-    assert "--quick" in result.stdout.splitlines()[-1]
+    assert (data["schema"], data["exit_code"]) == ("seatrial.gate/1", 1)
+    (one,) = data["benchmarks"]
+    assert (one["name"], one["comparison"]["verdict"], one["accepted"]) == ("candidate", "REGRESS", False)
+    assert len(one["comparison"]["launches"]) == 5
+    assert "--quick" in result.stderr.splitlines()[-1]
 
 
 def test_a_candidate_that_does_not_run_exits_4(tmp_path):
@@ -61,7 +64,7 @@ def test_a_candidate_that_does_not_run_exits_4(tmp_path):
     assert "Nothing was compared" in result.stdout
 
 
-@pytest.mark.parametrize("flags", [(), ("--strict",), ("--json",)])
+@pytest.mark.parametrize("flags", [(), ("--strict",), ("--json", "-")])
 def test_without_a_baseline_it_is_new_and_exits_4(flags, tmp_path):
     result = compare(tmp_path / "absent", tiny.write_bundle(tmp_path / "candidate"), *flags)
     assert result.exit_code == 4
@@ -70,7 +73,7 @@ def test_without_a_baseline_it_is_new_and_exits_4(flags, tmp_path):
     assert "Nothing was compared. Keep a bundle there" in report
     assert "nan" not in report
     if "--json" in flags:
-        assert json.loads(result.stdout)["verdict"] == "NEW"
+        assert json.loads(result.stdout)["benchmarks"][0]["comparison"]["verdict"] == "NEW"
 
 
 def decided(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
