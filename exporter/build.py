@@ -185,13 +185,14 @@ class Builder:
             raise errors[0]
         if not errors:
             raise Unsupported(asked, "no other route is left", "choose another --target")
-        todo = errors[-1].todo
-        raise ConverterFailed(asked, "no route works: " + "; ".join(lost), todo, errors[-1].log)
+        # What to do for the first route, which is the usual one.
+        raise ConverterFailed(asked, "no route works: " + "; ".join(lost), errors[0].todo, errors[0].log)
 
     def _follow(self, program: Program, route: list[Step]) -> Path:
         path = program.folder / program.model
-        for i, step in enumerate(route):
+        for step in route:
             _check_free(program, step)
+        for i, step in enumerate(route):
             if self.create_env and step.environment:
                 environments.interpreter(step.environment, True, self.say)
             step.need()
@@ -342,7 +343,8 @@ def _check_free(program: Program, step: Step) -> None:
 
 def cant_free(asked: str, what: str) -> Unsupported:
     """The error of a converter that needs every size, with the way out."""
-    todo = "make one bundle for each size: --bucket AXIS=SIZE,SIZE (as in --bucket ids.1=32,128)"
+    todo = "make one bundle for each size: --bucket AXIS=SIZE,SIZE (as in --bucket ids.1=32,128); "
+    todo += "or one, with --shape and without --dynamic"
     return Unsupported(asked, f"it can't keep the free dimension of {what}", todo)
 
 
