@@ -3,134 +3,163 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import ui
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from ..devices.arms import Arm
+    from ..devices.results import BenchResult
 
-    from ..devices.results import ArmSummary, BenchResult
-
-NUMBERS = ("median ms", "interval", "min", "p90", "load ms", "first ms", "peak MB", "launches", "spread")
+UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @click.command("bench")
 @click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--threads", type=click.IntRange(1), help="Threads of every model, instead of each bundle's own.")
+@click.option("--threads", metavar="1,2", help="Threads of every model, instead of each bundle's own.")
+@click.option("--batch", metavar="1,8", help="Size of the first axis of every input.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Runtime settings to try; or TARGET.KEY=A,B.")
+@click.option(
+    "--concurrency", metavar="1,2,4", help="So many inferences at once, each on --threads threads: how many/s."
+)
+@click.option("--shape", multiple=True, metavar="NAME=1,128", help="Sizes of an input that leaves them free.")
+@click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input of a raw file.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="Arrays to time with: an .npz, one for each input.")
+@click.option("--deadline", metavar="33ms", help="Say how many inferences took longer; exit 1 where that is too many.")
+@click.option("--miss", type=ui.Percent(), default="1%", show_default=True, help="Share that may miss the deadline.")
+@click.option("--strict", is_flag=True, help="Exit 3 where nothing is proven about the deadline.")
+@click.option("--percentiles", metavar="50,99,99.9", help="Show these, where there are enough samples for them.")
 @click.option("--launches", type=click.IntRange(2), help="Fresh processes for all models so often. [6, --quick: 4]")
 @click.option("--rounds", type=click.IntRange(1), help="Blocks of every model in a launch. [12, --quick: 6]")
 @click.option("--quick", is_flag=True, help="Fewer launches and rounds: wider intervals.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
 @click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw distributions and intervals into this .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print results and raw samples as JSON, the table on stderr.")
-def command(
-    models: tuple[str, ...],
-    threads: int | None,
-    launches: int | None,
-    rounds: int | None,
-    quick: bool,
-    seed: int | None,
-    store: str | None,
-    as_json: bool,
-) -> None:
+def command(models: tuple[str, ...], picture: Path | None, strict: bool, as_json: bool, **options: Any) -> None:
     """Time bundles, or raw .onnx, .tflite and .xml files, interleaved in fresh processes.
 
     The table is ordered by speed and shows the precision that really ran. A model that fails is reported and
-    the others are measured. Exit: 0 measured, 4 nothing valid was measured.
+    the others are measured. Several threads, batches, settings or concurrencies make a grid: each combination
+    is timed beside the others.
+
+    Exit: 0 measured, 4 nothing valid was measured. With --deadline also 1 where a model is proven to miss it more
+    often than --miss, 3 where neither is proven (--strict), 4 where a model failed.
+
+    \b
+    seatrial bench out/onnxruntime out/openvino out/tflite --deadline 33ms
+    seatrial bench model.onnx --shape ids=1,128 --range ids=0:30000 --threads 1,2
     """
     from ..devices.bench import bench
+    from .bench_text import show
 
+    if picture:
+        _check_picture(picture)
+    arguments = _arguments(options)
     with ui.progress() as say:
-        result = bench(
-            models,
-            threads=threads,
-            launches=launches,
-            rounds=rounds,
-            quick=quick,
-            seed=seed,
-            store=store,
-            progress=say,
-        )
+        result = bench(models, **arguments, macs=_macs(), progress=say)
     if as_json:
         click.echo(json.dumps(result.to_dict()))
-    _show(result, to_stderr=as_json)
-    if not result.valid or not any(arm.ok for arm in result.arms):
-        raise SystemExit(4)
+    show(result, to_stderr=as_json)
+    if picture:
+        _draw(result, picture)
+    code = exit_code(result, strict)
+    if code:
+        raise SystemExit(code)
 
 
-def _show(result: BenchResult, to_stderr: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(stderr=to_stderr, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=to_stderr, highlight=False, width=150)
+def exit_code(result: BenchResult, strict: bool) -> int:
+    """See the command's help."""
     good = [arm for arm in result.arms if arm.ok]
-    if good:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("model", "runtime", "ran"):
-            table.add_column(title, overflow="fold")
-        for title in NUMBERS:
-            table.add_column(title, justify="right", no_wrap=True)
-        for arm in good:
-            table.add_row(*_row(arm))
-        console.print(table)
-    for pair in _neighbours(result, good):
-        console.print(pair, markup=False, soft_wrap=True)
-    for arm in result.arms:
-        if not arm.ok:
-            console.print(f"FAILED {arm.arm.name} ({arm.status}): {arm.reason}", markup=False, soft_wrap=True)
-    console.print(_footer(result, good), markup=False, soft_wrap=True)
+    if not result.valid or not good:
+        return 4
+    verdicts = {arm.late.verdict for arm in good if arm.late}
+    if "LATE" in verdicts:
+        return 1
+    if verdicts and len(good) < len(result.arms):
+        return 4
+    return 3 if strict and "INCONCLUSIVE" in verdicts else 0
 
 
-def _row(arm: ArmSummary) -> list[str]:
-    latency = arm.latency
-    if latency is None:
-        return [arm.arm.name]
-    peak = f"{arm.peak_rss_bytes / 1e6:.0f}" if arm.peak_rss_bytes else "-"
-    return [
-        arm.arm.name,
-        f"{arm.arm.target} {arm.version or ''} × {arm.arm.settings.get('threads', '?')}",
-        arm.ran_precision or "unknown",
-        f"{latency.centre:.3f}",
-        f"{latency.low:.3f} to {latency.high:.3f}",
-        f"{arm.samples_ms['min_ms']:.3f}",
-        f"{arm.samples_ms['p90_ms']:.3f}",
-        f"{arm.load_ms:.1f}",
-        f"{arm.first_ms:.2f}",
-        peak,
-        str(arm.launches),
-        f"{arm.spread:.1%}",
-    ]
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as arguments of `devices.bench.bench`."""
+    for name in ("threads", "batch", "concurrency"):
+        options[name] = ui.counts(options[name], f"--{name}") if options[name] else None
+    deadline, percentiles, shapes = (options.pop(name) for name in ("deadline", "percentiles", "shape"))
+    return {
+        **options,
+        "settings": {key: _values(text) for key, text in ui.pairs(options["settings"], "--set").items()},
+        "shapes": ui.shapes(shapes),
+        "ranges": ui.ranges(options["ranges"]),
+        "deadline_ms": _ms(deadline) if deadline else None,
+        "percentiles": _percents(percentiles) if percentiles else (),
+    }
 
 
-def _neighbours(result: BenchResult, good: list[ArmSummary]) -> Iterator[str]:
-    """The order of each model and the next slower one; all pairs stand in the JSON."""
-    for one, other in pairwise(good):
-        for pair in result.pairs:
-            if {pair.a, pair.b} == {one.arm.name, other.arm.name}:
-                yield pair.text
+def _values(text: str) -> list[str | int]:
+    """What the options of runtimes take: whole numbers and words."""
+    return [int(value) if value.isdecimal() else value for value in text.split(",")]
 
 
-def _footer(result: BenchResult, good: list[ArmSummary]) -> str:
-    if not good:
-        return "NOTHING MEASURED: every model failed"
-    lines = []
-    if not result.valid and result.canary:
-        off = 100 * result.canary.centre
-        lines.append(
-            f"INVALID: a duplicate of the first model came out {off:+.2f} % off, so no order is given. "
-            "Run it again when the machine is quieter."
+def _ms(text: str) -> float:
+    number = text.rstrip("usm ")
+    unit = text[len(number) :].strip() or "ms"
+    try:
+        return float(number) * UNITS_MS[unit]
+    except (KeyError, ValueError):
+        raise click.UsageError(f"--deadline {text}: write 33ms, 1.5s or 800us") from None
+
+
+def _percents(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--percentiles {text}: write numbers with ',' between them, as 50,99,99.9") from None
+
+
+def _macs() -> Callable[[Arm], float | None]:
+    """Multiply-adds of one inference, where the file tells all its sizes."""
+    from ..core.errors import SeatrialError
+    from ..exporter.inspect import inspect
+
+    @cache
+    def found(artifact: str) -> tuple[int | None, Sequence[Any]]:
+        try:
+            inside = inspect(artifact)
+        except SeatrialError:  # it can't be read here: then its share of the limit isn't known
+            return None, ()
+        return inside["macs"], inside["inputs"][0]["shape"] if inside["inputs"] else ()
+
+    def macs(arm: Arm) -> float | None:
+        count, shape = found(arm.artifact)
+        if count is None or arm.batch is None or not shape:
+            return count
+        return count * arm.batch / shape[0] if isinstance(shape[0], int) else None
+
+    return macs
+
+
+def _check_picture(file: Path) -> None:
+    """Before minutes are spent."""
+    from ..core.errors import UsageError
+
+    if file.suffix != ".svg":
+        raise UsageError(
+            f"--picture {file}", f"a file {file.suffix or 'without a suffix'}", "give a name that ends in .svg"
         )
-    cpu = result.facts["identity"]["cpu"]
-    share = good[0].latency.confidence if good[0].latency else 0.0
-    lines.append(
-        f"Intervals of {share:.1%} over launch medians, valid for this session on {cpu}; orders at 1 % for "
-        f"all pairs together. {len(result.launches)} launches of {result.plan.rounds} rounds, "
-        f"seed {result.seed}, {result.seconds:.0f} s."
-    )
-    return "\n".join(lines)
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"--picture {file}", "its folder isn't there", "make the folder, or give another name")
+
+
+def _draw(result: BenchResult, file: Path) -> None:
+    from ..core.paths import whole_file
+    from .bench_picture import picture
+
+    with whole_file(file) as part:
+        part.write_text(picture(result))
+    click.echo(f"Picture: {file}", err=True)

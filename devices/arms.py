@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..core import samples
 from ..core.bundle import Bundle
-from ..core.errors import CannotDo, SeatrialError, UsageError
+from ..core.errors import SeatrialError, UsageError
 from ..core.ids import content_id, files_id
 from ..core.specs import TensorSpec
+from . import feeds
+from .feeds import Wishes
+from .grid import Grid
+from .probe import Probe
 from .stats import STATS
+
+if TYPE_CHECKING:
+    from ..core.samples import Feed
 
 REFERENCE_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 25.0}
 INT8_DB = 8.0
@@ -33,6 +41,8 @@ class Arm:
         inputs: path of a Samples file, whose first feed is timed.
         reference: path of a Samples file with the outputs that are expected for `inputs`, or None.
         precision: that it was made for; what really ran is measured.
+        batch: samples of one inference, where the user chose it.
+        streams: inferences at the same time; None means one after the other, in one thread.
     """
 
     name: str
@@ -43,11 +53,14 @@ class Arm:
     inputs: str
     reference: str | None = None
     precision: str = ""
+    batch: int | None = None
+    streams: int | None = None
 
     @property
     def same(self) -> str:
         """Id of what is run, whatever its name: duplicates share it."""
-        return content_id([self.target, self.artifact_id, dict(self.settings), self.inputs])
+        streams = [] if self.streams is None else [self.streams]
+        return content_id([self.target, self.artifact_id, dict(self.settings), self.inputs, *streams])
 
     @property
     def bar_db(self) -> float:
@@ -78,6 +91,7 @@ class Plan:
         stat: of a block, ``median`` or ``lower_quartile``.
         block_ms: the least that a block lasts; it sets k once per arm.
         max_k: the most iterations of a block.
+        streams_s: the least that a block of concurrent streams lasts.
     """
 
     launches: int = 6
@@ -85,6 +99,7 @@ class Plan:
     stat: str = "median"
     block_ms: float = 40.0
     max_k: int = 4096
+    streams_s: float = 0.25
     warm_iterations: int = 3
     warm_s: float = 0.2
     open_timeout_s: float = 300.0
@@ -107,19 +122,34 @@ class Plan:
 
 
 def arms_from_paths(
-    paths: Sequence[str | Path], folder: Path, *, threads: int | None = None, seed: int = 0
+    paths: Sequence[str | Path], folder: Path, grid: Grid | None = None
 ) -> tuple[list[Arm], dict[str, SeatrialError]]:
-    """An arm for each path, and the errors of those that can't be one by their names.
+    """The arms of each path, and by name the errors of paths that can't be one.
 
-    Names are the shortest that tell the paths apart. `folder` takes the inputs that are made for raw model
-    files.
+    Names are the shortest that tell the paths apart, with what the grid varies. `folder` takes inputs that are made.
+
+    Raises:
+        UsageError: what the grid asks for doesn't fit one of the models.
     """
-    arms, failed = [], {}
+    grid = grid or Grid()
+    arms: list[Arm] = []
+    failed: dict[str, SeatrialError] = {}
+    known: dict[str, list[TensorSpec]] = {}
     for index, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
         try:
-            arms.append(arm_from_path(path, folder / f"inputs-{index}.npz", name, threads=threads, seed=seed))
+            model = _read(Path(path), name)
         except SeatrialError as error:
             failed[name] = error
+            continue
+        try:
+            made, known[name] = _arms(model, grid, folder / f"inputs-{index}.npz")
+            arms += made
+        except UsageError:
+            raise  # before minutes are spent on the others
+        except SeatrialError as error:
+            failed[name] = error
+    if known:
+        _check_known(grid.wishes, known)
     return arms, failed
 
 
@@ -134,15 +164,8 @@ def arm_from_path(path: str | Path, inputs: Path, name: str, *, threads: int | N
         CheckFailed: a file of the bundle isn't what its manifest says.
         CannotDo: its runtime isn't here, or doesn't load it.
     """
-    path = Path(path)
-    if not path.is_file():
-        return _arm_from_bundle(Bundle.read(path), name, threads)
-    from .. import targets
-
-    target = targets.require(targets.for_file(path.suffix).name)
-    settings = target.settings("fp32", threads or 1)
-    _make_inputs(path, target.name, settings, inputs, seed)
-    return Arm(name, target.name, str(path.absolute()), model_id(path), settings, str(inputs.absolute()))
+    grid = Grid(threads=(threads,) if threads else (), wishes=Wishes(seed=seed))
+    return _arms(_read(Path(path), name), grid, inputs)[0][0]
 
 
 def model_id(main: Path) -> str:
@@ -151,49 +174,106 @@ def model_id(main: Path) -> str:
     return files_id([main, *(file for file in beside if file.is_file())])
 
 
-def _arm_from_bundle(bundle: Bundle, name: str, threads: int | None) -> Arm:
+@dataclass(frozen=True)
+class _Model:
+    """What lies at a path. A raw file has no golden vectors, and doesn't tell what it takes before it is opened."""
+
+    name: str
+    target: str
+    main: Path
+    settings: dict[str, Any]
+    precision: str = ""
+    bundle: Bundle | None = None
+
+    @property
+    def golden(self) -> tuple[Path, Path] | None:
+        """Of a bundle: the files of inputs and outputs."""
+        if self.bundle is None:
+            return None
+        inputs, outputs = self.bundle.golden
+        return inputs.absolute(), outputs.absolute()
+
+
+def _read(path: Path, name: str) -> _Model:
     from .. import targets
 
+    if path.is_file():
+        target = targets.require(targets.for_file(path.suffix).name)
+        return _Model(name, target.name, path.absolute(), target.settings("fp32"))
+    bundle = Bundle.read(path)
     bundle.check_files()
     targets.require(bundle.target)
-    inputs, outputs = (path.absolute() for path in bundle.golden)
-    settings = bundle.settings | ({"threads": threads} if threads else {})
-    model = bundle.model.absolute()
-    reference = str(outputs) if outputs.is_file() else None
-    return Arm(name, bundle.target, str(model), model_id(model), settings, str(inputs), reference, bundle.precision)
+    return _Model(name, bundle.target, bundle.model.absolute(), bundle.settings, bundle.precision, bundle)
 
 
-def _make_inputs(path: Path, target: str, settings: Mapping[str, Any], out: Path, seed: int) -> None:
-    """Normally distributed inputs for a model that says by itself what it takes."""
-    import numpy as np
+def _arms(model: _Model, grid: Grid, inputs: Path) -> tuple[list[Arm], list[TensorSpec]]:
+    """One arm for each combination of the grid, and what the model takes where that was asked."""
+    rows = grid.settings_of(model.target, model.settings)
+    fed: dict[int | None, tuple[Path, Path | None]] = {}
+    specs: list[TensorSpec] = []
+    if model.golden and not grid.own_inputs and not grid.settings:
+        outputs = model.golden[1] if model.golden[1].is_file() else None
+        fed[None] = model.golden[0], outputs
+    else:
+        with Probe(model.target, model.main, model.settings) as probe:
+            # Threads apart, which every target knows, all settings are tried before minutes are spent.
+            for settings in {content_id({**s, "threads": 1}): s for _, s in rows}.values():
+                specs = probe.open(settings)
+            specs = model.bundle.inputs if model.bundle else specs  # with ranges of integers
+            for _, batch, _ in grid.loads():
+                fed[batch] = fed.get(batch) or _fed(model, specs, grid, batch, inputs, probe)
+    arms, artifact_id = [], model_id(model.main)
+    for (words, settings), (more, batch, streams) in product(rows, grid.loads()):
+        name = ", ".join([model.name, *words, *more])
+        feed, reference = (str(file) if file else None for file in fed[batch])
+        what = (model.target, str(model.main), artifact_id, settings, str(feed), reference)
+        arms.append(Arm(name, *what, model.precision, batch, streams))
+    return arms, specs
 
-    from ..core import samples
 
-    rng = np.random.default_rng(seed)
-    feed = {}
-    for spec in _inputs_of(path, target, settings):
-        if spec.is_free or np.dtype(spec.dtype).kind != "f":
-            found = "an axis without a fixed size" if spec.is_free else "not a float input"
-            todo = "export it with `seatrial export --inputs x.npz` and give the bundle"
-            raise UsageError(f"{path}: make up the input {spec}", found, todo)
-        feed[spec.name] = rng.standard_normal([int(axis) for axis in spec.shape]).astype(spec.dtype)
-    samples.save(out, [feed])
+def _fed(
+    model: _Model, specs: Sequence[TensorSpec], grid: Grid, batch: int | None, out: Path, probe: Probe
+) -> tuple[Path, Path | None]:
+    """The files with inputs and, where they are known, outputs: golden ones of these sizes, or made up and tried."""
+    named = {spec.name: grid.wishes.shapes[spec.name] for spec in specs if spec.name in grid.wishes.shapes}
+    own = bool(grid.wishes.file) or any(spec.name in grid.wishes.ranges for spec in specs)
+    golden = samples.load(model.golden[0]) if model.golden and not own else []
+    out = out if batch is None else out.with_name(f"{out.stem}-{batch}.npz")
+    fits = [i for i, one in enumerate(golden) if _fits(one, named, batch)]
+    if fits and model.golden:
+        if fits[0] == 0:
+            return model.golden[0], model.golden[1] if model.golden[1].is_file() else None
+        order = [fits[0], *(i for i in range(len(golden)) if i != fits[0])]
+        outputs = samples.load(model.golden[1])
+        reference = out.with_name(f"{out.stem}-outputs.npz")
+        samples.save(out, [golden[fits[0]]])
+        samples.save(reference, [outputs[i] for i in order])
+        return out, reference
+    asked = model.name if batch is None else f"{model.name} with batch {batch}"
+    if golden and not named and batch is not None:
+        made = feeds.repeated(golden[0], batch, asked)
+    else:
+        made = feeds.feed(specs, grid.wishes, batch, asked)
+    samples.save(out, [made])
+    if grid.own_inputs:
+        other = "give sizes that fit" if batch is None else "for other batches export it with --dynamic batch=1:8"
+        probe.first(out, asked, f"it takes {', '.join(map(str, specs))}; {other}")
+    return out, None
 
 
-def _inputs_of(path: Path, target: str, settings: Mapping[str, Any]) -> list[TensorSpec]:
-    """Asked of a worker, so that a file that crashes its runtime doesn't take us along."""
-    from .. import targets
-    from .resident import ArmFailed, Resident
+def _fits(feed: Feed, named: Mapping[str, Sequence[int]], batch: int | None) -> bool:
+    """Whether a golden feed has the sizes that are asked for."""
+    shaped = all(list(feed[name].shape) == list(sizes) for name, sizes in named.items() if name in feed)
+    return shaped and (batch is None or all(array.shape[:1] == (batch,) for array in feed.values()))
 
-    with (
-        tempfile.TemporaryDirectory(prefix="seatrial-") as folder,
-        Resident(Path(folder, "log.txt"), targets.interpreter(target, settings)) as worker,
-    ):
-        try:
-            opened = worker.ask("open", 300.0, target=target, artifact=str(path), settings=dict(settings))
-        except ArmFailed as failed:
-            raise CannotDo(f"load {path} in {target}", failed.reason, "is the file whole?") from failed
-    return [TensorSpec.from_dict(spec) for spec in opened["inputs"]]
+
+def _check_known(wishes: Wishes, known: Mapping[str, Sequence[TensorSpec]]) -> None:
+    inputs = {spec.name for specs in known.values() for spec in specs}
+    for option, given in (("--shape", wishes.shapes), ("--range", wishes.ranges)):
+        unknown = sorted(set(given) - inputs)
+        if unknown:
+            have = "; ".join(f"{name}: {', '.join(map(str, specs))}" for name, specs in known.items())
+            raise UsageError(f"{option} {unknown[0]}=...", "no model has such an input", f"they have: {have}")
 
 
 def _names(paths: Sequence[str | Path]) -> list[str]:

@@ -31,7 +31,7 @@ class ArmRun:
     reason: str | None = None
     k: int | None = None
     blocks: list[list[int]] = field(default_factory=list)
-    # With every block: steal, PSI, load, switches.
+    # With every block: steal, PSI, load, switches; of streams, inferences in a second.
     notes: list[dict[str, float]] = field(default_factory=list)
     # load_ms, import_ms, first_ms, version, shapes, sqnr_db.
     opened: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +111,15 @@ class OpenArm:
         usual = block_stat(warm["samples_ns"][len(warm["samples_ns"]) // 2 :], "lower_quartile")
         self.run.k = counts.setdefault(arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual))))
         self.timeout_s = max(plan.block_timeout_s, 100 * self.run.k * usual / 1e9)
+        if arm.streams:
+            self._open_streams(arm.streams)
+
+    def _open_streams(self, count: int) -> None:
+        """A block of them lasts for a time, not for a number of inferences: long enough for a few of each stream."""
+        warm = self.ask("streams", self.plan.open_timeout_s, count=count, seconds=self.plan.warm_s)
+        usual_s = block_stat(warm["samples_ns"]) / 1e9
+        self.load_s = max(self.plan.streams_s, 5 * usual_s)
+        self.timeout_s = max(self.plan.block_timeout_s, 100 * self.load_s)
 
     def ask(self, op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         """See `Resident.ask`."""
@@ -122,7 +131,10 @@ class OpenArm:
         """Time one block; a failure is written into `run`."""
         start, before = time.monotonic(), facts.snapshot()
         try:
-            answer = self.ask("block", self.timeout_s, k=self.run.k)
+            if self.arm.streams:
+                answer = self.ask("load", self.timeout_s, seconds=self.load_s)
+            else:
+                answer = self.ask("block", self.timeout_s, k=self.run.k)
         except ArmFailed as failed:
             self._give_up(failed)
             return

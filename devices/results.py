@@ -9,9 +9,11 @@ from itertools import combinations
 from typing import Any
 
 from .arms import Arm, Plan
+from .frames import arm_row, frame, sample_rows
 from .gate import Decision, Rule, Verdict
-from .launches import Launch
+from .launches import ArmRun, Launch
 from .stats import Interval, block_stat, holm, median_interval, percentiles, t_interval, t_test
+from .tails import Late, Percentile
 
 COMPARISON_SCHEMA = "seatrial.comparison/1"
 BENCH_SCHEMA = "seatrial.bench/1"
@@ -46,7 +48,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm over all its launches. `latency` (ms): median of launch medians between order statistics."""
+    """One arm over all its launches. `latency` (ms): median of launch medians between order statistics.
+
+    Attributes:
+        throughput: inferences in a second of concurrent streams, as `latency` over launches.
+        percentiles: those that were asked for.
+        late: the share beyond a deadline, where one was given.
+        limit: multiply-adds in a second as a share of what this CPU does; fp32 only.
+    """
 
     arm: Arm
     status: str
@@ -62,6 +71,10 @@ class ArmSummary:
     version: str | None = None
     launches: int = 0
     samples: int = 0
+    throughput: Interval | None = None
+    percentiles: tuple[Percentile, ...] = ()
+    late: Late | None = None
+    limit: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,8 +83,11 @@ class ArmSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        latency = self.latency.to_dict() if self.latency else None
-        return {**asdict(self), "arm": self.arm.to_dict(), "latency": latency}
+        found: dict[str, Any] = {**asdict(self), "arm": self.arm.to_dict()}
+        for name in ("latency", "throughput", "late"):
+            part = getattr(self, name)
+            found[name] = part.to_dict() if part else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,14 @@ class Comparison:
     facts: dict[str, Any]
     launches: list[Launch]
     seconds: float
+
+    def to_pandas(self, samples: bool = False) -> Any:
+        """A data frame with a row for base and candidate, or, with `samples`, for each inference that was timed.
+
+        Raises:
+            MissingPart: pandas isn't installed.
+        """
+        return frame(list(sample_rows(self.launches)) if samples else [arm_row(self.base), arm_row(self.candidate)])
 
     @property
     def verdict(self) -> Verdict:
@@ -115,7 +139,8 @@ class Comparison:
 class BenchResult:
     """What `bench` found: arms from the fastest to the slowest, then those that failed; and the pairs' order.
 
-    `valid` is False where the first arm differed from its own duplicate: then no order is given.
+    `valid` is False where the first arm differed from its own duplicate: then no order is given. `peaks` are the
+    multiply-adds per second that this CPU does, by threads.
     """
 
     arms: list[ArmSummary]
@@ -128,6 +153,15 @@ class BenchResult:
     facts: dict[str, Any]
     launches: list[Launch]
     seconds: float
+    peaks: dict[int, float] = field(default_factory=dict)
+
+    def to_pandas(self, samples: bool = False) -> Any:
+        """A data frame with a row for each arm, or, with `samples`, for each inference that was timed.
+
+        Raises:
+            MissingPart: pandas isn't installed.
+        """
+        return frame(list(sample_rows(self.launches)) if samples else [arm_row(arm) for arm in self.arms])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, raw samples and all."""
@@ -142,6 +176,7 @@ class BenchResult:
             "session": self.session,
             "facts": self.facts,
             "seconds": self.seconds,
+            "peaks_macs_per_s": self.peaks,
             "launches": [launch.to_dict() for launch in self.launches],
         }
 
@@ -203,7 +238,14 @@ def summarise(launches: Sequence[Launch], arm: Arm) -> ArmSummary:
         version=version,
         launches=len(good),
         samples=len(samples),
+        throughput=_throughput(good),
     )
+
+
+def _throughput(runs: Sequence[ArmRun]) -> Interval | None:
+    """Inferences in a second: the mean of a launch's blocks, and as for latency the median of launches."""
+    rates = [[note["rate_per_s"] for note in run.notes if "rate_per_s" in note] for run in runs]
+    return median_interval([sum(one) / len(one) for one in rates]) if rates and all(rates) else None
 
 
 def _exp(x: float) -> float:

@@ -21,6 +21,7 @@ from ..core import samples
 from ..core.child import die_with_parent, log_trace
 from ..core.errors import ChildFailed, NotWritten, SeatrialError
 from ..core.paths import MAKE_ROOM, NO_ROOM
+from . import streams
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -34,6 +35,7 @@ class Worker:
     def __init__(self) -> None:
         self.session: Any = None
         self.feed: dict[str, ndarray] = {}
+        self.streams_open: list[Any] = []
 
     def open(self, target: str, artifact: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Load the artifact; `load_ms` is without the import of the runtime, which `import_ms` tells."""
@@ -95,6 +97,32 @@ class Worker:
         cpu, after = time.process_time_ns() - cpu, _switches()
         return {
             "samples_ns": samples_ns,
+            "cpu_ns": cpu,
+            "switches": after[0] - before[0],
+            "preempted": after[1] - before[1],
+        }
+
+    def streams(self, count: int, seconds: float) -> dict[str, Any]:
+        """Open so many streams of the artifact, bind the first feed to each, and warm them up together."""
+        gc.unfreeze()
+        gc.enable()
+        self.streams_open = streams.opened(self.session, count)
+        for session in self.streams_open:
+            session.bind(self.feed)
+        samples_ns, rate = streams.loaded(self.streams_open, seconds)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        return {"samples_ns": samples_ns[-4096:], "rate_per_s": rate}
+
+    def load(self, seconds: float) -> dict[str, Any]:
+        """All streams at once for this time; each inference timed, and how many were done in a second."""
+        before, cpu = _switches(), time.process_time_ns()
+        samples_ns, rate = streams.loaded(self.streams_open, seconds)
+        cpu, after = time.process_time_ns() - cpu, _switches()
+        return {
+            "samples_ns": samples_ns,
+            "rate_per_s": rate,
             "cpu_ns": cpu,
             "switches": after[0] - before[0],
             "preempted": after[1] - before[1],

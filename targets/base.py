@@ -50,6 +50,16 @@ class Session(Protocol):
         """Let go of the runtime's memory."""
 
 
+class Streams(Session, Protocol):
+    """A session that can run beside others of its kind; without it a target has no concurrency."""
+
+    def streams(self, count: int) -> list[Session]:
+        """So many sessions of this one's artifact and settings, each with that many threads, for a thread each.
+
+        They share what the runtime recommends to share, and are bound and stepped at the same time.
+        """
+
+
 class Target(Protocol):
     """One deployment runtime and the file format that it loads."""
 

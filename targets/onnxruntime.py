@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ..core import environments
 from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
+from .profile import Operator, Profile, profile_of, timed_us
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -44,6 +46,9 @@ _ALLOWED: dict[str, Sequence[Any] | None] = {
 }
 # ONNX Runtime spells element types as in C++.
 _DTYPES = {"float": "float32", "double": "float64"}
+_KERNEL = "_kernel_time"
+_HOLDERS = {"If", "Loop", "Scan"}
+"""They run other operators, which have events of their own."""
 
 _EXAMPLE = """
 def open_model(path):
@@ -158,13 +163,16 @@ class OrtSession:
         """See `Session.step`."""
         self._session.run_with_iobinding(self._binding)
 
+    def streams(self, count: int) -> list[OrtSession]:
+        """See `Streams.streams`: one session of the runtime, a binding for each."""
+        found = [copy(self) for _ in range(count)]
+        for one in found:
+            one._binding = None
+        return found
+
     def placement(self) -> dict[str, Any]:
         """See `Session.placement`; profiles one run of a second session, so that the timed one stays as it is."""
-        with tempfile.TemporaryDirectory() as folder:
-            session = self._load(profile=str(Path(folder) / "profile"))
-            session.run(None, self._feed)
-            events = json.loads(Path(session.end_profiling()).read_text())
-        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+        nodes, _ = self._profiled(0)
         where: Counter[str] = Counter(event["args"]["provider"] for event in nodes)
         ops: Counter[str] = Counter(event["args"]["op_name"] for event in nodes)
         weights: Counter[str] = Counter()
@@ -177,6 +185,30 @@ class OrtSession:
             raise ConverterFailed(what, f"it ran no node; {', '.join(where)} ran all", "choose another --provider")
         return {"precision": majority(weights, "fp32"), "asked": asked, "where": dict(where), "ops": dict(ops)}
 
+    def profile(self, runs: int) -> Profile:
+        """See `Profiled.profile`."""
+        events, total_us = self._profiled(runs)
+        return profile_of(_operators(events, runs), total_us, runs, "ONNX Runtime's profiler")
+
+    def _profiled(self, runs: int) -> tuple[list[dict[str, Any]], float]:
+        """Events of operators in so many runs of a second session, after one that isn't counted, and µs for each run.
+
+        Of that first run itself where `runs` is 0.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            other = copy(self)
+            other._session = self._load(profile=str(Path(folder) / "profile"))
+            if runs:
+                other.bind(self._feed)
+            else:
+                other.run(self._feed)
+            total_us = timed_us(other.step, runs) if runs else 0.0
+            events = json.loads(Path(other._session.end_profiling()).read_text())
+        ends = [e["ts"] + e["dur"] for e in events if e["name"] == "model_run"]
+        start = sorted(ends)[0] if runs else 0
+        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL) and e["ts"] >= start]
+        return nodes, total_us
+
     def close(self) -> None:
         """See `Session.close`."""
         self._binding = self._session = None
@@ -187,6 +219,27 @@ def _providers(settings: Settings) -> list[Any]:
     name = _PROVIDERS[settings.get("provider", "cpu")]
     first = (name, _OPTIONS[name]) if name in _OPTIONS else name
     return [first] if name == _PROVIDERS["cpu"] else [first, _PROVIDERS["cpu"]]
+
+
+def _operators(events: Sequence[dict[str, Any]], runs: int) -> list[Operator]:
+    """One for each node, its calls of all runs put together."""
+    found: dict[tuple[str, str], Operator] = {}
+    for event in events:
+        args, name = event["args"], event["name"].removesuffix(_KERNEL)
+        if args["op_name"] in _HOLDERS:
+            continue
+        blank: Operator = {
+            "name": name,
+            "op": args["op_name"],
+            "where": args["provider"],
+            "precision": _precision(args),
+            "us": 0.0,
+            "calls": 0.0,
+        }
+        one = found.setdefault((name, args["node_index"]), blank)
+        one["us"] += event["dur"]
+        one["calls"] += 1
+    return [{**one, "us": one["us"] / runs, "calls": one["calls"] / runs} for one in found.values()]
 
 
 def _precision(args: dict[str, Any]) -> str:

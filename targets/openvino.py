@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
+from .profile import Operator, Profile, profile_of, timed_us
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -96,6 +98,7 @@ class OvSession:
             found = f"it sees here: {', '.join(core.available_devices)}"
             raise MissingPart(f"openvino on {self._device}", found, "install the driver of that device")
         read = core.read_model(str(path))
+        self._path, self._settings = path, settings
         self._model = core.compile_model(read, self._device, _config(settings))
         self._request = self._model.create_infer_request()
         # Names as the file has them: an operator that is optimised away leaves its port with a second one.
@@ -121,6 +124,20 @@ class OvSession:
         """See `Session.step`."""
         self._request.infer(share_outputs=True)
 
+    def streams(self, count: int) -> list[OvSession]:
+        """See `Streams.streams`: one model compiled for so many streams, a request for each."""
+        import openvino as ov
+
+        threads = count * self._settings.get("threads", 1)
+        config = _config({**self._settings, "threads": threads})
+        if "NUM_STREAMS" in config:
+            config["NUM_STREAMS"] = count
+        model = ov.Core().compile_model(str(self._path), self._device, config)
+        found = [copy(self) for _ in range(count)]
+        for one in found:
+            one._model, one._request = model, model.create_infer_request()
+        return found
+
     def placement(self) -> dict[str, Any]:
         """See `Session.placement`; read from the graph that was compiled."""
         weights: Counter[str] = Counter()
@@ -144,6 +161,36 @@ class OvSession:
             "heavy": dict(weights),
         }
 
+    def profile(self, runs: int) -> Profile:
+        """See `Profiled.profile`."""
+        import openvino as ov
+
+        config = _config(self._settings) | {"PERF_COUNT": True}
+        other = copy(self)
+        other._model = ov.Core().compile_model(str(self._path), self._device, config)
+        other._request = other._model.create_infer_request()
+        other.bind(self._bound)
+        other.step()
+        devices = list(other._model.get_property("EXECUTION_DEVICES"))
+        # A CPU's counters are means since the first inference; other devices tell the last one alone.
+        seen, totals = [other._counters()], []
+        for _ in range(runs):
+            totals.append(timed_us(other.step, 1))
+            if devices != ["CPU"]:
+                seen.append(other._counters())
+        times = _without_first(seen[0], other._counters(), runs) if devices == ["CPU"] else _means(seen[1:])
+        nodes: list[Operator] = []
+        for (name, kind, exec_type), us in times.items():
+            precision = _precision(exec_type)
+            where = ", ".join(devices)
+            nodes.append({"name": name, "op": kind, "where": where, "precision": precision, "us": us, "calls": 1.0})
+        return profile_of(nodes, sum(totals) / runs, runs, "OpenVINO's performance counters")
+
+    def _counters(self) -> dict[tuple[str, str, str], float]:
+        """Name, type and implementation of each operator that ran → µs."""
+        infos = [info for info in self._request.profiling_info if info.status.name == "EXECUTED"]
+        return {(i.node_name, i.node_type, i.exec_type): i.real_time.total_seconds() * 1e6 for i in infos}
+
     def close(self) -> None:
         """See `Session.close`."""
         self._request = self._model = None
@@ -159,6 +206,24 @@ def _config(settings: Settings) -> dict[str, Any]:
     if settings.get("execution_mode") == "accuracy":
         config["EXECUTION_MODE_HINT"] = "ACCURACY"
     return config
+
+
+def _without_first(first: Mapping[Any, float], mean: Mapping[Any, float], runs: int) -> dict[Any, float]:
+    """Means of the later runs, out of the first run's times and the means over it and so many more."""
+    return {key: max(0.0, ((runs + 1) * us - first.get(key, us)) / runs) for key, us in mean.items()}
+
+
+def _means(seen: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
+    """Means over what each run tells by itself."""
+    sums: Counter[Any] = Counter()
+    for times in seen:
+        sums.update(times)
+    return {key: us / len(seen) for key, us in sums.items()}
+
+
+def _precision(exec_type: str) -> str:
+    """Of an implementation's name: ``jit_avx2_I8`` computes in int8; empty where it says none."""
+    return _PRECISIONS.get(exec_type.rpartition("_")[2].lower(), "")
 
 
 def _text(info: Any, key: str) -> str:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConverterFailed, Unsupported, UsageError
 from ..core.specs import TensorSpec
+from . import litert_profile
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
+from .profile import Operator, Profile, profile_of, without_times
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -107,6 +109,7 @@ class TfLiteSession:
 
     def __init__(self, path: Path, settings: dict[str, Any], modules: Sequence[str]) -> None:
         module = _module(modules)
+        self._opened = path, settings, modules
         self._delegate = settings.get("delegate", "xnnpack")
         resolver = getattr(module.OpResolverType, _RESOLVERS[self._delegate])
         self._interpreter = module.Interpreter(
@@ -155,6 +158,10 @@ class TfLiteSession:
         """See `Session.step`."""
         self._interpreter.invoke()
 
+    def streams(self, count: int) -> list[TfLiteSession]:
+        """See `Streams.streams`: an interpreter for each, since one can't be used by two threads."""
+        return [TfLiteSession(*self._opened) for _ in range(count)]
+
     def placement(self) -> dict[str, Any]:
         """See `Session.placement`.
 
@@ -178,6 +185,45 @@ class TfLiteSession:
             "ops": dict(Counter(op["op_name"] for op in plain)),
             "heavy": dict(heavy),
         }
+
+    def profile(self, runs: int) -> Profile:
+        """See `Profiled.profile`; of `ai-edge-litert` alone, whose wheel brings a profiler."""
+        path, settings, modules = self._opened
+        module = _module(modules)
+        version = version_of("ai-edge-litert")
+        library = next(Path(module.__file__).parent.glob("libLiteRt.*"), None)
+        if library is None or not version.startswith(litert_profile.VERSIONS):
+            package = module.__name__.partition(".")[0].replace("_", "-")
+            return without_times(f"{package} gives no times of operators")
+        feed = {name: self._interpreter.get_tensor(index) for name, index in self._in.items()}
+        threads = settings.get("threads", 1)
+        recorded, total_us = litert_profile.events(library, path, feed, threads, self._delegate, runs)
+        nodes = self._operators(litert_profile.summed(recorded))
+        return profile_of(nodes, total_us, runs, f"LiteRT {version}'s profiler")
+
+    def _operators(self, times: Sequence[tuple[litert_profile.Event, float]]) -> list[Operator]:
+        """With the names and types of the file's tensors: XNNPACK tells kernels."""
+        details = {int(d["index"]): d for d in self._interpreter.get_tensor_details()}
+        dtypes = {index: d["dtype"].__name__ for index, d in details.items()}
+        ops = self._interpreter._get_ops_details()
+        plain = {op["index"]: op for op in ops if op["op_name"] != "DELEGATE"}
+        taken = _delegated([op for op in ops if op["op_name"] == "DELEGATE"], list(plain.values()))
+        there = [op for op in plain.values() if op["index"] in taken]
+        tags = [event.tag for event, _ in times if event.kind == litert_profile.DELEGATED]
+        positions = iter(litert_profile.joined(tags, [op["op_name"] for op in there]))
+        found: list[Operator] = []
+        for event, us in times:
+            if event.kind == litert_profile.DELEGATED:
+                at = next(positions)
+                op, where = None if at is None else there[at], "XNNPACK"
+                kind, precision = litert_profile.described(event.tag)
+            else:
+                op, where = plain.get(event.node) if event.subgraph == 0 else None, "builtin"
+                kind, precision = event.tag, ""
+            precision = precision or (_precision(op, dtypes) if op else "")
+            name = details[int(op["outputs"][0])]["name"] if op and len(op["outputs"]) else ""
+            found.append({"name": name, "op": kind, "where": where, "precision": precision, "us": us, "calls": 1.0})
+        return found
 
     def close(self) -> None:
         """See `Session.close`."""
