@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.ids import content_id
+from ..targets.profile import Profile, without_times
 from . import facts as host
 from . import lease
 from .arms import Arm, Plan
 from .launches import Launch, OpenArm, run_launch
+from .operators import runs_of, with_modules
+from .resident import ArmFailed
 
 if TYPE_CHECKING:
     from .store import Store
@@ -108,6 +111,19 @@ class Sitting:
         if self.store:
             self.store.add([self._row(arm, launch) for arm in arms])
         return launch
+
+    def profile(self, arm: Arm) -> Profile:
+        """What the operators of an arm take, told by its runtime in a process of its own that isn't timed."""
+        opened = OpenArm(
+            replace(arm, streams=None), self.plan, self._workdir / f"profile-{arm.same[:16]}.log", self.counts
+        )
+        try:
+            found = opened.ask("profile", self.plan.open_timeout_s, runs=runs_of(opened.run.k))
+        except ArmFailed as failed:
+            return without_times(f"profiling failed ({failed.status}): {opened.run.reason or failed.reason}")
+        finally:
+            opened.close()
+        return with_modules(cast("Profile", found), Path(arm.artifact))
 
     def _row(self, arm: Arm, launch: Launch) -> dict[str, Any]:
         run = launch.arms[arm.name]

@@ -21,6 +21,7 @@ from ..core import samples
 from ..core.child import die_with_parent, log_trace
 from ..core.errors import ChildFailed, NotWritten, SeatrialError
 from ..core.paths import MAKE_ROOM, NO_ROOM
+from ..targets.profile import without_times
 from . import streams
 
 if TYPE_CHECKING:
@@ -139,6 +140,11 @@ class Worker:
     def placement(self) -> dict[str, Any]:
         """What really ran. To be asked last: some runtimes profile a second session to know it."""
         return dict(self.session.placement())
+
+    def profile(self, runs: int) -> dict[str, Any]:
+        """What each operator took, as `targets.profile.Profile`. For a process that isn't timed."""
+        ask = getattr(self.session, "profile", None)
+        return dict(ask(runs) if ask else without_times("this target has no profiler"))
 
     def stats(self) -> dict[str, Any]:
         """What the process used up to now."""
