@@ -14,12 +14,12 @@ def facts() -> dict[str, Any]:
     """This machine, the runtimes of every environment in it, and the profiles that restrict it."""
     from dataclasses import asdict
 
+    from ..devices.device_profile import device_profile, names
     from ..devices.facts import host_facts
     from ..devices.lease import holder
-    from ..devices.profiles import names, profile
 
     local = {**host_facts(), "name": "local", "runtimes": _runtimes(), "held": holder("local")}
-    return {"devices": [local], "profiles": [{"name": name, **asdict(profile(name))} for name in names()]}
+    return {"devices": [local], "profiles": [{"name": name, **asdict(device_profile(name))} for name in names()]}
 
 
 def _runtimes() -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ class Arm:
         precision: that it was made for; what really ran is measured.
         batch: samples of one inference, where the user chose it.
         streams: inferences at the same time; None means one after the other, in one thread.
+        limits: what its worker restricts itself to; see `device_profile.DeviceProfile.limits`.
     """
 
     name: str
@@ -55,12 +56,14 @@ class Arm:
     precision: str = ""
     batch: int | None = None
     streams: int | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def same(self) -> str:
         """Id of what is run, whatever its name: duplicates share it."""
         streams = [] if self.streams is None else [self.streams]
-        return content_id([self.target, self.artifact_id, dict(self.settings), self.inputs, *streams])
+        limits = [dict(self.limits)] if self.limits else []
+        return content_id([self.target, self.artifact_id, dict(self.settings), self.inputs, *streams, *limits])
 
     @property
     def bar_db(self) -> float:
@@ -73,7 +76,7 @@ class Arm:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "settings": dict(self.settings)}
+        return {**asdict(self), "settings": dict(self.settings), "limits": dict(self.limits)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Arm:
@@ -227,7 +230,7 @@ def _arms(model: _Model, grid: Grid, inputs: Path) -> tuple[list[Arm], list[Tens
         name = ", ".join([model.name, *words, *more])
         feed, reference = (str(file) if file else None for file in fed[batch])
         what = (model.target, str(model.main), artifact_id, settings, str(feed), reference)
-        arms.append(Arm(name, *what, model.precision, batch, streams))
+        arms.append(Arm(name, *what, model.precision, batch, streams, grid.limits))
     return arms, specs
 
 

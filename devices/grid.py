@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from ..core.errors import UsageError
+from .device_profile import DeviceProfile
 from .feeds import Wishes
 
 
@@ -21,6 +22,7 @@ class Grid:
         streams: how many inferences run at the same time; none means one after the other, in one thread.
         settings: values of the runtimes' settings by ``KEY``, or by ``TARGET.KEY`` for the models of one target.
         wishes: what the inputs are.
+        profile: how much of the device each model gets; its settings are replaced by those that are asked for.
     """
 
     threads: Sequence[int] = ()
@@ -28,6 +30,7 @@ class Grid:
     streams: Sequence[int] = ()
     settings: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     wishes: Wishes = field(default_factory=Wishes)
+    profile: DeviceProfile | None = None
 
     def __post_init__(self) -> None:
         if "threads" in self.settings:
@@ -42,6 +45,11 @@ class Grid:
         wishes = self.wishes
         return bool(self.batches or wishes.shapes or wishes.ranges or wishes.file)
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Of the profile."""
+        return self.profile.limits if self.profile else {}
+
     def settings_of(self, target: str, usual: Mapping[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
         """All settings to try with models of a target, each with the words that tell it from the others."""
         axes = dict(self._axes(target))
@@ -51,7 +59,7 @@ class Grid:
         for values in product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
             words = [f"{key}={value}" for key, value in chosen.items() if len(axes[key]) > 1]
-            found.append((words, {**usual, **chosen}))
+            found.append((words, {**usual, **(self.profile.settings_of(target) if self.profile else {}), **chosen}))
         return found
 
     def loads(self) -> Iterator[tuple[list[str], int | None, int | None]]:

@@ -98,6 +98,8 @@ class OpenArm:
     def _open(self, counts: MutableMapping[str, int]) -> None:
         arm, plan = self.arm, self.plan
         what = {"target": arm.target, "artifact": arm.artifact, "settings": dict(arm.settings)}
+        if arm.limits:
+            self.ask("restrict", plan.open_timeout_s, **arm.limits)
         opened = self.ask("open", plan.open_timeout_s, **what)
         check = {"inputs": arm.inputs, "reference": arm.reference, "bar_db": arm.bar_db}
         first = self.ask("first", plan.open_timeout_s, **check)

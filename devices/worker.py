@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,17 @@ class Worker:
         self.session: Any = None
         self.feed: dict[str, ndarray] = {}
         self.streams_open: list[Any] = []
+
+    def restrict(self, cores: Sequence[int] = (), memory_bytes: int | None = None) -> dict[str, Any]:
+        """Keep this process to some cores, and to so much data; asked before anything is opened."""
+        import resource
+
+        if cores:
+            os.sched_setaffinity(0, cores)
+        if memory_bytes:
+            # Not the address space: runtimes reserve far more of that than they use.
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+        return {}
 
     def open(self, target: str, artifact: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Load the artifact; `load_ms` is without the import of the runtime, which `import_ms` tells."""

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Profile:
+class DeviceProfile:
     """What every worker of a session gets.
 
     Attributes:
@@ -73,7 +73,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def profile(name: str) -> Profile:
+def device_profile(name: str) -> DeviceProfile:
     """A profile by its name, or from a TOML file by its path.
 
     Raises:
@@ -82,4 +82,4 @@ def profile(name: str) -> Profile:
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         raise UsageError(f"the profile {name!r}", "no such profile", f"known: {', '.join(names())}; or a .toml's path")
-    return from_mapping(Profile, read_toml(path), f"the profile {name}")
+    return from_mapping(DeviceProfile, read_toml(path), f"the profile {name}")
