@@ -117,6 +117,6 @@ def _change(one: Sequence[Operator], other: Sequence[Operator], kind: bool = Fal
 
 
 def runs_of(k: int | None) -> int:
-    """How often to run for a profile, from the iterations of a timed block."""
+    """How often to run for a profile, from the iterations of a timed block: ten such blocks, within `RUNS`."""
     fewest, most = RUNS
-    return max(fewest, min(most, k or fewest))
+    return max(fewest, min(most, 10 * (k or 1)))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
+from ..targets.profile import Profile
 from .arms import Arm, Plan
 from .frames import arm_row, frame, sample_rows
 from .gate import Decision, Rule, Verdict
@@ -55,6 +56,7 @@ class ArmSummary:
         percentiles: those that were asked for.
         late: the share beyond a deadline, where one was given.
         limit: multiply-adds in a second as a share of what this CPU does; fp32 only.
+        profile: what its operators took, where that was asked for; see `targets.profile.Profile`.
     """
 
     arm: Arm
@@ -75,6 +77,7 @@ class ArmSummary:
     percentiles: tuple[Percentile, ...] = ()
     late: Late | None = None
     limit: float | None = None
+    profile: Profile | None = None
 
     @property
     def ok(self) -> bool:
