@@ -63,6 +63,15 @@ def memory_bytes() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
+def memory_free_bytes() -> int:
+    """What new processes of ours may take without anything being swapped or killed."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
 def virtualisation() -> str | None:
     """What stands between us and the hardware, as far as it can be told; None where nothing is seen."""
     seen = []

@@ -10,7 +10,8 @@ import math
 import random
 import time
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ class ArmRun:
         """Whether all its rounds were measured."""
         return self.status == "ok"
 
+    def joined(self, later: ArmRun) -> ArmRun:
+        """This and a later turn of the same arm as one run."""
+        both = replace(later, blocks=self.blocks + later.blocks, notes=self.notes + later.notes)
+        both.cost_s += self.cost_s
+        both.peak_rss_bytes = max(self.peak_rss_bytes or 0, later.peak_rss_bytes or 0) or None
+        return both
+
     def fail(self, failed: ArmFailed) -> None:
         """Write down how it failed."""
         self.status, self.reason = failed.status, failed.reason
@@ -59,6 +67,7 @@ class Launch:
     arms: dict[str, ArmRun]
     started: float
     seconds: float = 0.0
+    alternating: bool = False  # there was no room for all workers at once: see `run_alternating`
 
     def effect(self, a: str, b: str, stat: str) -> float | None:
         """Log of b over a, or None where one of them did not produce."""
@@ -187,6 +196,9 @@ def run_launch(
         counts: k by `Arm.same`; filled where missing, so that k is set once per session.
         kept: arms by name whose workers are already there and stay: a search's resident reference.
         place: ids (`Arm.same`) of the arms that are asked at the end what really ran; a duplicate isn't.
+
+    Raises:
+        NoRoom: all workers at once would take more memory than there is; nothing was timed. Not beside kept arms.
     """
     kept = kept or {}
     launch = Launch(index, f"{seed}/{index}", [], {}, time.time())
@@ -199,6 +211,8 @@ def run_launch(
                 kept[arm.name].fresh_run()
             else:
                 opened[arm.name] = OpenArm(arm, plan, workdir / f"{index:03d}-{len(opened)}.log", counts)
+                if not kept:
+                    _check_room(opened, len(arms) - len(opened))
         launch.order = orders([arm.name for arm in arms if opened[arm.name].run.ok], plan.rounds, rng)
         for name in itertools.chain.from_iterable(launch.order):
             if opened[name].run.ok:
@@ -215,6 +229,74 @@ def run_launch(
     launch.arms = {arm.name: opened[arm.name].run for arm in arms}
     launch.seconds = time.monotonic() - start
     return launch
+
+
+class NoRoom(Exception):
+    """The workers of a launch don't fit into memory together."""
+
+
+def _check_room(opened: Mapping[str, OpenArm], left: int) -> None:
+    """Whether so many more fit, as large as the largest that is open: that is known only once they are."""
+    import psutil
+
+    largest = 0
+    for each in opened.values():
+        if each.worker and left:
+            with suppress(psutil.Error):
+                largest = max(largest, psutil.Process(each.worker.pid).memory_info().rss)
+    if left * largest > facts.memory_free_bytes():
+        raise NoRoom
+
+
+def run_alternating(
+    arms: Sequence[Arm],
+    plan: Plan,
+    *,
+    index: int,
+    seed: int,
+    workdir: Path,
+    counts: MutableMapping[str, int],
+    place: Collection[str] = (),
+) -> Launch:
+    """A launch whose arms are in memory one at a time: A B B A, half of the rounds at each turn.
+
+    Arguments as of `run_launch`. Round i of one arm is held against round i of another though they don't stand
+    side by side; going there and back cancels a drift of the machine, not a disturbance of one turn.
+    """
+    launch = Launch(index, f"{seed}/{index}", [], {}, time.time(), alternating=True)
+    rng, start = random.Random(launch.seed), time.monotonic()
+    there = rng.sample(list(arms), len(arms))
+    turns = [(there, plan.rounds - plan.rounds // 2), (there[::-1], plan.rounds // 2)]
+    last, todo = [turn for turn in turns if turn[1]][-1], set(place)
+    for turn, rounds in (turn for turn in turns if turn[1]):
+        launch.order.append([arm.name for arm in turn])
+        for arm in turn:
+            before = launch.arms.get(arm.name)
+            if before and not before.ok:
+                continue
+            log = workdir / f"{index:03d}-{len(launch.order)}-{len(launch.arms)}.log"
+            run = _turn(arm, plan, rounds, log, counts, turn is last[0], arm.same in todo)
+            todo -= {arm.same} if run.placement else set()
+            launch.arms[arm.name] = before.joined(run) if before else run
+    launch.arms = {arm.name: launch.arms[arm.name] for arm in arms}
+    launch.seconds = time.monotonic() - start
+    return launch
+
+
+def _turn(
+    arm: Arm, plan: Plan, rounds: int, log: Path, counts: MutableMapping[str, int], last: bool, placement: bool
+) -> ArmRun:
+    """So many rounds of one arm alone."""
+    opened = OpenArm(arm, plan, log, counts)
+    try:
+        for _ in range(rounds):
+            if opened.run.ok:
+                opened.block()
+        if last and opened.run.ok:
+            opened.finish(placement)
+    finally:
+        opened.close()
+    return opened.run
 
 
 def orders(names: Sequence[str], rounds: int, rng: random.Random) -> list[list[str]]:

@@ -18,7 +18,7 @@ from ..targets.profile import Profile, without_times
 from . import facts as host
 from . import lease
 from .arms import Arm, Plan
-from .launches import Launch, OpenArm, run_launch
+from .launches import Launch, NoRoom, OpenArm, run_alternating, run_launch
 from .operators import runs_of, with_modules
 from .resident import ArmFailed
 
@@ -63,6 +63,7 @@ class Sitting:
         self.launches: list[Launch] = []
         self._kept: dict[str, OpenArm] = {}
         self._placed: set[str] = set()
+        self.alternating = False  # arms are in memory one at a time, because there is no room for all
         self._stack = ExitStack()
 
     def __enter__(self) -> Sitting:
@@ -95,22 +96,29 @@ class Sitting:
     def launch(self, arms: Sequence[Arm], *, rounds: int | None = None) -> Launch:
         """One launch of these arms, stored when whole; what really ran is asked once for each artifact."""
         plan = replace(self.plan, rounds=rounds) if rounds else self.plan
-        launch = run_launch(
-            arms,
-            plan,
-            index=self._next,
-            seed=self.seed,
-            workdir=self._workdir,
-            counts=self.counts,
-            kept=self._kept,
-            place={arm.same for arm in arms} - self._placed,
-        )
+        launch = self._launch(arms, plan)
         self._placed |= {run.same for run in launch.arms.values() if run.placement}
         self._next += 1
         self.launches.append(launch)
         if self.store:
             self.store.add([self._row(arm, launch) for arm in arms])
         return launch
+
+    def _launch(self, arms: Sequence[Arm], plan: Plan) -> Launch:
+        what: dict[str, Any] = {
+            "index": self._next,
+            "seed": self.seed,
+            "workdir": self._workdir,
+            "counts": self.counts,
+            "place": {arm.same for arm in arms} - self._placed,
+        }
+        if not self.alternating:
+            try:
+                return run_launch(arms, plan, kept=self._kept, **what)
+            except NoRoom:
+                self.alternating = True
+                self.say("no room in memory for all models at once: they take turns")
+        return run_alternating(arms, plan, **what)
 
     def profile(self, arm: Arm) -> Profile:
         """What the operators of an arm take, told by its runtime in a process of its own that isn't timed."""

@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 from seatrial.core.errors import UsageError
 from seatrial.devices import launches
@@ -176,3 +177,37 @@ def test_a_plan_refuses_unknown_keys_and_names_the_known():
     assert Plan.from_dict(FEW.to_dict()) == FEW
     with pytest.raises(UsageError):
         Plan(launches=0)
+
+
+def test_models_that_do_not_fit_into_memory_together_take_turns(model, tmp_path, monkeypatch):
+    said: list[str] = []
+    small, large = arms_from_paths([model("small.onnx", 5), model("large.onnx", 100)], tmp_path)[0]
+    monkeypatch.setattr(launches.facts, "memory_free_bytes", lambda: 1 << 20)
+    alive: list[int] = []
+    whole = OpenArm.block
+
+    def block(self: OpenArm) -> None:
+        alive.append(
+            len([c for c in psutil.Process().children() if "seatrial.devices.worker" in " ".join(c.cmdline())])
+        )
+        whole(self)
+
+    monkeypatch.setattr(OpenArm, "block", block)
+    with Sitting(FEW, seed=3, progress=said.append) as sitting:
+        found = [sitting.launch([small, large, small.named("again")]) for _ in range(2)]
+    assert said == ["no room in memory for all models at once: they take turns"]
+    assert set(alive) == {1}
+    for launch in found:
+        assert launch.alternating
+        assert launch.order[1] == launch.order[0][::-1]  # A B B A
+        assert [len(run.blocks) for run in launch.arms.values()] == [3, 3, 3]
+        effect = launch.effect("small.onnx", "large.onnx", "median")
+        assert effect is not None and effect > np.log(3)
+    assert found[0].arms["small.onnx"].placement is not None
+    assert found[0].arms["again"].placement is None
+
+
+def test_with_room_for_all_they_stay(arm):
+    with Sitting(FEW) as sitting:
+        assert not sitting.launch([arm, arm.named("b")]).alternating
+    assert not sitting.alternating
