@@ -7,13 +7,16 @@ import json
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as xml
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner, Result
-from seatrial.cli.bench import command
+from seatrial.cli.bench import command, exit_code
+from seatrial.core.errors import UsageError
 from seatrial.devices.store import Store
 
 _SPEC = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "devices/conftest.py")
@@ -99,3 +102,86 @@ def test_an_interrupt_ends_all_workers(tmp_path):
     assert running.wait(20) == 130
     psutil.wait_procs(children, timeout=5)
     assert not [child for child in children if child.is_running()]
+
+
+def test_a_deadline_that_is_missed_exits_1_and_one_that_is_kept_0(tmp_path, monkeypatch):
+    tiny.quiet_machine(monkeypatch, lambda artifact: 30.0)
+    model, many = tiny.write_chain(tmp_path / "a.onnx", 2), ("--launches", 3, "--rounds", 40, "--seed", 1)
+    late = bench(model, *many, "--deadline", "20ms")
+    assert late.exit_code == 1, late.output
+    assert "LATE a.onnx: 360 of 360 inferences took longer than 20 ms" in late.stdout
+    kept = bench(model, *many, "--deadline", "0.04s", "--miss", "20%", "--percentiles", "50,99.9")
+    assert kept.exit_code == 0, kept.output
+    assert "ON TIME a.onnx: 0 of 360" in kept.stdout
+    assert "p99.9 needs 6636 samples and a.onnx has 360: give --launches 56" in kept.stdout
+
+
+def test_a_deadline_of_which_nothing_is_proven_says_so_and_exits_3_when_strict(tmp_path, monkeypatch):
+    from seatrial.devices.bench import bench as measured
+
+    tiny.quiet_machine(monkeypatch, lambda artifact: 30.0)
+    model = tiny.write_chain(tmp_path / "a.onnx", 2)
+    found = bench(model, *FEW, "--deadline", "33ms", "--strict")
+    assert (found.exit_code, "NOT PROVEN either way" in found.stdout) == (3, True)
+    result = measured([model], launches=2, rounds=1, deadline_ms=33.0)
+    assert exit_code(result, strict=False) == 0
+    failed = replace(result.arms[0], status="oom")
+    assert exit_code(replace(result, arms=[*result.arms, failed]), strict=False) == 4
+
+
+def test_a_grid_prints_a_row_for_each_combination_and_the_limit(tmp_path):
+    model = tiny.write_chain(tmp_path / "a.onnx", 60)
+    result = bench(model, *FEW, "--threads", "1,2", "--set", "graph_optimization=basic", "--json")
+    assert result.exit_code in (0, 4), result.output
+    data = json.loads(result.stdout)
+    assert sorted(arm["arm"]["name"] for arm in data["arms"]) == [f"a.onnx, threads={n}" for n in (1, 2)]
+    assert set(data["peaks_macs_per_s"]) == {"1", "2"}
+    macs = 60 * 4 * 64 * 64
+    for arm in data["arms"]:
+        assert arm["arm"]["settings"]["graph_optimization"] == "basic"
+        peak = data["peaks_macs_per_s"][str(arm["arm"]["settings"]["threads"])]
+        assert arm["limit"] == pytest.approx(macs / (arm["latency"]["centre"] / 1e3) / peak)
+    assert "of the" in result.stderr
+    assert "G/s that numpy's float32 matrix product reached here on 2 threads" in result.stderr
+
+
+def test_the_picture_holds_every_model_and_needs_nothing_beside_it(tmp_path, monkeypatch):
+    tiny.quiet_machine(monkeypatch, lambda artifact: 9.0 if "slow" in artifact else 1.0)
+    models = [tiny.write_chain(tmp_path / f"{name}&.onnx", 2) for name in ("slow", "fast")]
+    result = bench(*models, tmp_path / "absent", *FEW, "--deadline", "5ms", "--picture", tmp_path / "p.svg")
+    assert "Picture:" in result.stderr, result.output
+    drawn = xml.fromstring((tmp_path / "p.svg").read_text())
+    words = " ".join(drawn.itertext())
+    for word in (
+        "slow&.onnx",
+        "fast&.onnx",
+        "absent: unusable",
+        "deadline 5 ms",
+        "logarithmic",
+        "100.00% later than 5 ms",
+    ):
+        assert word in words
+    assert len(drawn.findall(".//*[@class='shape']")) == 2
+    assert len(drawn.findall(".//*[@class='launch']")) == 2 * 2
+    assert "http" not in (tmp_path / "p.svg").read_text().replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--picture", "p.png"), "ends in .svg"),
+        (("--picture", "absent/p.svg"), "folder"),
+        (("--deadline", "soon"), "33ms"),
+        (("--deadline", "0ms"), "above 0"),
+        (("--percentiles", "50,x"), "50,99"),
+        (("--batch", "0"), "from 1 up"),
+        (("--set", "colour"), "NAME=VALUE"),
+        (("--set", "colour=red"), "graph_optimization"),
+        (("--shape", "y=1,2"), "x: float32"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_timed(tmp_path, words, found):
+    result = bench(tiny.write_chain(tmp_path / "a.onnx", 2), *words)
+    assert result.exit_code == 2 or isinstance(result.exception, UsageError)
+    assert found in result.output + str(result.exception)
+    assert "launch 1" not in result.output

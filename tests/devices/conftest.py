@@ -52,6 +52,7 @@ def write_bundle(folder: Path, repeat: int = 2, output_error: float = 0.0) -> Pa
         "target": "onnxruntime",
         "precision": "fp32",
         "model": "model.onnx",
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [4, 64], "low": None, "high": None}],
         "settings": {"threads": 1, "graph_optimization": "all"},
         "files": {name: {"sha256": ids.file_sha256(path)} for name, path in sorted(files.items())},
     }

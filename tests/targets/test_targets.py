@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,6 +113,23 @@ class Contract:
         session.step()
         for name, array in self.bound_outputs(session).items():
             np.testing.assert_array_equal(array, wanted[name])
+
+    def test_streams_compute_beside_each_other_what_run_computes(
+        self, session: Any, feed: dict[str, np.ndarray]
+    ) -> None:
+        """Each has its own inputs and outputs, though the model may be shared."""
+        other = {name: np.zeros_like(array) for name, array in feed.items()}
+        wanted = [session.run(one) for one in (feed, other, feed)]
+        found = session.streams(3)
+        for one, bound in zip(found, (feed, other, feed), strict=True):
+            one.bind(bound)
+        threads = [threading.Thread(target=one.step) for one in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for one, outputs in zip(found, wanted, strict=True):
+            assert_close(self.bound_outputs(one), outputs, 60.0)
 
     def bound_outputs(self, session: Any) -> dict[str, np.ndarray]:
         """What the last `step` left, by name, read where this runtime puts it."""
