@@ -18,6 +18,8 @@ RUNS = 10, 200
 """Fewest and most inferences of a profile."""
 # What runtimes hang onto a node's name when they rewrite it: layouts, quantized twins, fused neighbours.
 _REWRITTEN = re.compile(r"(_token_\d+|_nchwc|_quant|/.+)+$")
+# Names that are counted, as `MatMul_7` or `node_Conv_865`: one more operator gives all behind it another number.
+_COUNTED = re.compile(r"(^[A-Z]\w*_|_token_|^node_\w+_|;)\d+(/.*)?$")
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,11 @@ def module_of(name: str, names: Mapping[str, str]) -> str:
 def changes(base: Profile, candidate: Profile) -> list[Change]:
     """What differs between two profiles, the largest increase first and what became faster last.
 
-    Operators are joined by name. Those without a partner are put together by kind, where both sides have such; else
-    they are new or gone.
+    Operators are joined by module, else by name. Those without a partner are put together by kind, where both sides
+    have such; else they are new or gone.
     """
-    one, other = _named(base), _named(candidate)
+    keep = _counted(base) == _counted(candidate)
+    one, other = _joinable(base, keep), _joinable(candidate, keep)
     found = [_change(one[name], other[name]) for name in one if name in other]
     left = _by_op([node for name, nodes in one.items() if name not in other for node in nodes])
     right = _by_op([node for name, nodes in other.items() if name not in one for node in nodes])
@@ -87,11 +90,17 @@ def changes(base: Profile, candidate: Profile) -> list[Change]:
     return sorted(found, key=lambda change: (-change.more_us, change.name, change.op))
 
 
-def _named(profile: Profile) -> dict[str, list[Operator]]:
-    """By name; each without one stands for itself."""
+def _counted(profile: Profile) -> set[str]:
+    names = {node["name"] for node in profile["nodes"] if not node.get("module")}
+    return {name for name in names if _COUNTED.search(name)}
+
+
+def _joinable(profile: Profile, counted: bool) -> dict[str, list[Operator]]:
+    """By module or name, counted names only where both sides have the same; each without one stands for itself."""
     found: defaultdict[str, list[Operator]] = defaultdict(list)
     for i, node in enumerate(profile["nodes"]):
-        found[node["name"] or f"{id(profile)} {i}"].append(node)
+        name = node["name"] if counted or not _COUNTED.search(node["name"]) else ""
+        found[node.get("module") or name or f"{id(profile)} {i}"].append(node)
     return found
 
 

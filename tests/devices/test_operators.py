@@ -114,6 +114,26 @@ def test_operators_without_a_common_name_are_joined_by_kind():
     ]
 
 
+@pytest.mark.parametrize("name", ["MatMul_{}", "Reorder_token_{}", "node_Conv_{}/WithoutBiases", "a;b;{}"])
+def test_counted_names_join_only_where_nothing_was_added(name: str):
+    """An operator in front gives all behind it another number: 5 is another one then."""
+    base = profile(node(name.format(5), "MatMul", 10), node(name.format(6), "MatMul", 20))
+    same = profile(node(name.format(5), "MatMul", 15), node(name.format(6), "MatMul", 20))
+    more = profile(*base["nodes"], node(name.format(7), "MatMul", 40))
+    assert changes(base, same)[0].text == f"+5 us  {name.format(5)} (MatMul): 10 us → 15 us"
+    assert [change.text for change in changes(base, more)] == ["+40 us  2 and 3 MatMul: 30 us → 70 us"]
+
+
+def test_modules_join_what_names_do_not():
+    base = profile({**node("node_Conv_5", "Conv", 10), "module": "stem"}, {**node("n6", "Relu", 2), "module": "act"})
+    candidate = profile(
+        {**node("node_Conv_9", "QLinearConv", 25, "int8"), "module": "stem"}, {**node("n7", "Relu", 2), "module": "act"}
+    )
+    first, second = changes(base, candidate)
+    assert first.text == "+15 us  stem (Conv → QLinearConv): 10 us → 25 us, fp32 → int8"
+    assert (second.module, second.more_us) == ("act", 0)
+
+
 def test_modules_are_found_behind_what_runtimes_make_of_names(tmp_path):
     names = {"n4": "bn1.act", "node_Conv_8": "blocks.0.conv"}
     for name in (
