@@ -29,6 +29,8 @@ def test_a_share_that_is_alike_in_all_launches_has_nearly_the_binomial_interval(
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high), rel=0.05)
     uneven = tails.share_over_launches([0, 0, 0, 40] * 25, sizes, 0.98)
     assert uneven.high - uneven.low > 3 * (found.high - found.low)
+    few = tails.share_over_launches([100] * 3, [10_000] * 3, 0.98)  # as many, but who knows how launches scatter
+    assert few.high - few.low > 2 * (found.high - found.low)
 
 
 def test_one_launch_says_nothing_and_none_late_is_no_proof_of_none():
