@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from ..core.paths import whole_file
 from .gate_result import Benchmark, Run
-from .gate_text import detectable, differences, power
+from .gate_text import advice, changes, detectable, power
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -67,7 +67,7 @@ def _outcome(one: Benchmark, run: Run) -> str:
 
 
 def _details(one: Benchmark) -> list[str]:
-    found = [*differences(one.comparison), f"accept it: {one.accept}"] if one.verdict == "REGRESS" else []
+    found = [*changes(one.comparison), f"accept it: {one.accept}"] if one.verdict == "REGRESS" else []
     return [*found, f"reproduce: {one.reproduce}"]
 
 
@@ -81,7 +81,7 @@ def markdown(run: Run) -> str:
     lines += ["| benchmark | verdict | time, candidate : base | base ms | candidate ms | proves from |"]
     lines += ["|---|---|---|---|---|---|", *(_row(one) for one in run.benchmarks), ""]
     for one in run.benchmarks:
-        lines += _below(one)
+        lines += _below(one, run.strict)
     facts = next((one.comparison.facts for one in run.benchmarks if one.comparison.facts), {}).get("identity", {})
     where = f"{facts.get('cpu', '?')}, {facts.get('cores', '?')} cores" if facts else ""
     lines += [f"{line}.  " for line in power(run)]
@@ -98,15 +98,18 @@ def _row(one: Benchmark) -> str:
     return f"| {_md(one.name)} | {title} | {span} | {' | '.join(times)} | {seen} |"
 
 
-def _below(one: Benchmark) -> list[str]:
+def _below(one: Benchmark, strict: bool) -> list[str]:
     if one.verdict == "PASS":
         return []
     lines = [f"**{_md(one.name)}** {one.title}: {_md(one.comparison.decision.reason)}  "]
     lines += [f"{_md(one.note)}  "] if one.note else []
     if one.verdict == "REGRESS":
-        first, *rest = differences(one.comparison)
+        for line in changes(one.comparison):
+            lines += [f"- {_md(line.strip())}"] if line.startswith("  ") else ["", f"{_md(line)}", ""]
         commands = [one.reproduce] if one.accepted else [one.reproduce, one.accept]
-        lines += [f"{first}  ", *(f"- {_md(line.strip())}" for line in rest), "", "```", *commands, "```"]
+        lines += ["", "```", *commands, "```"]
+    else:
+        lines += [f"{_md(line)}  " for line in advice(one, strict)]
     return [*lines, ""]
 
 
@@ -115,7 +118,7 @@ def github_benchmark(run: Run) -> str:
     rows: list[dict[str, Any]] = []
     for one in run.benchmarks:
         candidate, ratio = one.comparison.candidate, one.comparison.decision.ratio
-        if candidate.latency is None:
+        if candidate.latency is None or one.verdict == "INVALID":
             continue
         extra = [one.title, f"{candidate.arm.target} {candidate.version or ''}".strip()]
         extra += [f"candidate : base {ratio[0]:.4f}"] if ratio else []

@@ -43,11 +43,13 @@ class Benchmark:
 
     @property
     def accept(self) -> str:
-        """The command that accepts this slowdown."""
+        """The command that accepts this slowdown, as large as it may be."""
+        import math
         import shlex
 
         ratio = self.comparison.decision.ratio
-        words = ["seatrial", "compare", "accept", self.name, "--up-to", f"{ratio[0] - 1:.1%}" if ratio else "?"]
+        most = f"{math.ceil(1000 * (ratio[2] - 1)) / 10:g}%" if ratio else "?"
+        words = ["seatrial", "compare", "accept", self.name, "--up-to", most]
         return shlex.join([*words, "--base", self.base_id]) + ' --reason "..."'
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .gate_result import Benchmark, Run
+from .profile_text import slower
 
 if TYPE_CHECKING:
     from ..devices.results import ArmSummary, Comparison
@@ -65,7 +66,7 @@ def _one(one: Benchmark, run: Run) -> list[str]:
         centre, low, high = (100 * x for x in (decision.canary.centre, decision.canary.low, decision.canary.high))
         lines.append(f"canary     {centre:+.2f} % [{low:+.2f}, {high:+.2f}] between the base and its duplicate")
     lines += [f"warning: {warning}" for warning in decision.warnings]
-    lines += _advice(one, run.quick)
+    lines += advice(one, run.strict)
     if result.launches:
         weaker = "; --quick: fewer launches and rounds, so it sees less" if run.quick else ""
         size = f"{len(result.launches)} launches of {result.plan.rounds} rounds"
@@ -83,17 +84,19 @@ def _size(found: float) -> str:
     return f"{found:.1%}" if found < 10 else "no size at all"
 
 
-def _advice(one: Benchmark, quick: bool) -> list[str]:
+def advice(one: Benchmark, strict: bool) -> list[str]:
+    """What the verdict means for the reader, and what to do."""
     verdict = one.verdict
     power = f"A session like this one proves a slowdown of {detectable(one.comparison)} 9 times in 10."
     if verdict == "PASS":
         return [power]
     if verdict == "REGRESS":
         tail = [] if one.accepted else [f"accept it: {one.accept}"]
-        return [*differences(one.comparison), f"reproduce: {one.reproduce}", *tail]
+        return [*changes(one.comparison), f"reproduce: {one.reproduce}", *tail]
     if verdict == "INCONCLUSIVE":
+        lax = "" if strict else "; exits 0 only because --strict was not given"
         return [
-            "NOT GREEN: nothing is proven either way; exits 0 only because --strict was not given.",
+            f"NOT GREEN: nothing is proven either way{lax}.",
             f"{power} A quieter machine or a larger --detect decides more.",
         ]
     if verdict == "INVALID":
@@ -103,15 +106,13 @@ def _advice(one: Benchmark, quick: bool) -> list[str]:
     return ["Nothing was compared."]
 
 
-def differences(result: Comparison) -> list[str]:
-    """Operators and places whose counts changed: the first thing to look at when something got slower."""
-    lines = []
-    for what in ("where", "ops"):
-        one, other = ((arm.placement or {}).get(what, {}) for arm in (result.base, result.candidate))
-        for name in sorted(one.keys() | other.keys()):
-            if one.get(name, 0) != other.get(name, 0):
-                lines.append(f"  {name}: {one.get(name, 0)} nodes in the base, {other.get(name, 0)} in the candidate")
-    return ["what ran differs:", *lines] if lines else ["the same operators ran at the same places"]
+def changes(result: Comparison) -> list[str]:
+    """Operators and places whose counts changed, and operators that take longer; items are indented."""
+    from ..devices.compare import differences
+
+    lines = [f"  {name}: {one} nodes in the base, {other} in the candidate" for name, one, other in differences(result)]
+    counts = ["what ran differs:", *lines] if lines else ["the same operators ran at the same places"]
+    return [*counts, *slower(result)]
 
 
 def _arm(role: str, arm: ArmSummary) -> str:

@@ -14,10 +14,11 @@ from ..core.errors import UsageError
 from . import facts as host
 from .arms import Arm, Plan, arm_from_path
 from .family import rule_for
-from .gate import Decision, Rule, judge, without_comparison
+from .gate import Decision, Rule, Verdict, judge, without_comparison
 from .sitting import QUICK_ROUNDS, Progress, Sitting, opened_store
 
 if TYPE_CHECKING:
+    from ..targets.profile import Profile
     from .results import ArmSummary, Comparison
     from .store import Store
 
@@ -76,13 +77,14 @@ def compare(
         sitting = Sitting(plan, seed=seed, store=where, progress=progress, purpose="seatrial compare")
         stack.enter_context(sitting)
         decision = decide(sitting, a, b, rule)
+        profiles = [_profile(sitting, arm, decision) for arm in (a, b)]
     launches = sitting.launches
     one, other = summarise(launches, a.named(BASE)), summarise(launches, b.named(CANDIDATE))
     decision = replace(decision, warnings=tuple(_doubts(one, other, rule)))
     seconds = time.monotonic() - start
     if a.same == b.same:  # what ran is asked once for each artifact
         other = replace(other, placement=one.placement, ran_precision=one.ran_precision)
-    one, other = replace(one, arm=a), replace(other, arm=b)
+    one, other = replace(one, arm=a, profile=profiles[0]), replace(other, arm=b, profile=profiles[1])
     return Comparison(one, other, decision, rule, plan, sitting.seed, sitting.session, sitting.facts, launches, seconds)
 
 
@@ -128,6 +130,14 @@ def decide(sitting: Sitting, base: Arm, candidate: Arm, rule: Rule) -> Decision:
     raise AssertionError("the last look is always final")
 
 
+def _profile(sitting: Sitting, arm: Arm, decision: Decision) -> Profile | None:
+    """What its operators take, for a red comparison alone: a green one owes nobody where the time goes."""
+    if decision.verdict != Verdict.REGRESS:
+        return None
+    sitting.say(f"profiling {arm.name}")
+    return sitting.profile(arm)
+
+
 def _so_far(sitting: Sitting, stat: str) -> str:
     from .results import estimate
 
@@ -146,6 +156,16 @@ def _doubts(base: ArmSummary, candidate: ArmSummary, rule: Rule) -> list[str]:
         if one and other and other / one > 1 + rule.detect:
             doubts.append(f"the {what} rose by {other / one - 1:.1%}; only medians are judged")
     return doubts
+
+
+def differences(found: Comparison) -> list[tuple[str, int, int]]:
+    """Places and operators that ran more or less often in the candidate: name, nodes in the base, in the candidate."""
+    changed = []
+    for what in ("where", "ops"):
+        one, other = ((arm.placement or {}).get(what, {}) for arm in (found.base, found.candidate))
+        names = sorted(one.keys() | other.keys())
+        changed += [(name, one.get(name, 0), other.get(name, 0)) for name in names]
+    return [row for row in changed if row[1] != row[2]]
 
 
 def _arm(x: str | Path | Arm, inputs: Path, threads: int | None, seed: int) -> Arm:

@@ -46,6 +46,8 @@ def test_a_proven_slowdown_exits_1_with_what_changed_and_how_to_see_it_again(pai
     assert result.exit_code == 1, result.output
     assert "REGRESS: proven slower by more than 1.0%" in result.stderr
     assert "MatMul: 10 nodes in the base, 60 in the candidate" in result.stderr
+    assert "operators that take longer (" in result.stderr
+    assert "us  10 and 60 MatMul: " in result.stderr
     command_line = f"reproduce: seatrial compare {base} {candidate} --tolerate 1% --detect 10% --quick --seed 7"
     assert command_line in result.stderr
     data = json.loads(result.stdout)
