@@ -54,9 +54,11 @@ def _unknown(pt2: str) -> list[str]:
 
 
 def _by_name(exported: Any) -> Any:
-    """The program as a module that takes its inputs by name, in eval mode: torch marks what it loads as training."""
+    """The program as a module that takes its inputs by name, in eval mode: torch marks what it loads as training.
+
+    Its graph is interpreted, because a capture of that keeps the modules which each node stood in.
+    """
     import torch
-    from torch.utils import _pytree
 
     names = _names(exported)
 
@@ -66,8 +68,8 @@ def _by_name(exported: Any) -> Any:
             self.inner = exported.module()
 
         def forward(self, **tensors: Any) -> Any:
-            args, kwargs = _pytree.tree_unflatten([tensors[name] for name in names], exported.call_spec.in_spec)
-            return self.inner(*args, **kwargs)
+            with torch.fx.traceback.preserve_node_meta():
+                return torch.fx.Interpreter(self.inner).run(*(tensors[name] for name in names))
 
     return evaluating(ByName())
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,11 @@ import pytest
 from seatrial import targets
 from seatrial.core import process
 from seatrial.core.ids import file_sha256
+from seatrial.exporter.artifact import Artifact
 from seatrial.exporter.build import Builder
 from seatrial.exporter.program import Program
+from seatrial.exporter.proof import layers
+from seatrial.exporter.quantize import Recipe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,8 +130,6 @@ def test_channels_first_at_the_boundary(done: dict[str, Any], plain: Any, target
     found = plain({"picture": np.ascontiguousarray(feed["picture"].transpose(0, 2, 3, 1))})
     assert np.allclose(want["maps"], found["maps"].transpose(0, 3, 1, 2), atol=1e-5)
     prove(done["first"], target)
-    last = program(done["last"])
-    assert [s.shape for s in last.inputs] == [(1, 8, 8, 3)] and not last.notes
 
 
 @pytest.mark.parametrize(("case", "target"), [*(("pixels", t) for t in RUNTIMES), ("folder of pixels", "tflite")])
@@ -163,6 +167,33 @@ def test_a_subclassed_model_of_a_file(done: dict[str, Any]) -> None:
     read = program(done["small"])
     assert [str(s) for s in (*read.inputs, *read.outputs)] == ["x: float32[1, 4]", "y: float32[1, 2]"]
     prove(done["small"], "tflite")
+
+
+@pytest.fixture
+def faults() -> ModuleType:
+    """What plants faults in converted files."""
+    file = Path(__file__).resolve().parents[2] / "benchmarks" / "faults.py"
+    spec = importlib.util.spec_from_file_location("faults", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_fault_behind_a_layer_of_the_users_own_is_named(
+    done: dict[str, Any], faults: ModuleType, tmp_path: Path
+) -> None:
+    """Its class, and a Lambda, are in the user's file alone; the boundary is channels first, the model's own isn't."""
+    file = Path(done["gated"]["folder"]) / "tflite" / "model.tflite"
+    healthy = Artifact("tflite", file, Recipe("fp32"), ["savedmodel → tflite"], [], "healthy")
+    depth = layers.explain(program(done["gated"]), healthy, tmp_path)
+    assert depth.culprit is None
+    assert [row.path for row in depth.rows][-6:] == ["twice", "block/deep", "block/point", "add", "pool", "out"]
+    assert {"gate": "Gate", "twice": "Lambda"}.items() <= {row.path: row.type for row in depth.rows}.items()
+    faults.plant(file, tmp_path / "model.tflite", "swapped axis", 1)
+    broken = replace(healthy, path=tmp_path / "model.tflite", id="broken")
+    culprit = layers.explain(program(done["gated"]), broken, tmp_path).culprit
+    assert culprit and (culprit.path, culprit.type) == ("block/deep", "DepthwiseConv2D")
 
 
 def test_an_operator_that_a_target_lacks_is_named_with_its_place(done: dict[str, Any]) -> None:

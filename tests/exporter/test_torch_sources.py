@@ -177,8 +177,12 @@ def test_a_pt2_keeps_its_free_sizes(tmp_path: Path):
     import torch
 
     class Sum(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bend = torch.nn.ReLU()
+
         def forward(self, x: Any, *, y: Any) -> Any:
-            return {"sum": (x @ y.T).relu(), "x": x.mean(0)}
+            return {"sum": self.bend(x @ y.T), "x": x.mean(0)}
 
     dim = torch.export.Dim("n", min=2, max=32)
     args, kwargs = (torch.randn(4, 6),), {"y": torch.randn(4, 6)}
@@ -188,6 +192,8 @@ def test_a_pt2_keeps_its_free_sizes(tmp_path: Path):
     x, y = (np.random.default_rng(i).standard_normal((17, 6)).astype(np.float32) for i in range(2))
     found = seatrial.load(made.bundle.path).run({"x": x, "y": y})
     assert np.allclose(found["sum"], np.maximum(x @ y.T, 0), atol=1e-4)
+    paths = json.loads((made.bundle.path / "names.json").read_text())
+    assert paths["node_relu"] == "bend", "a module without weights keeps its path"
     (tmp_path / "cut.pt2").write_bytes((tmp_path / "sum.pt2").read_bytes()[:900])
     with pytest.raises(seatrial.SeatrialError, match="can't load it"):
         export(tmp_path / "cut.pt2", output=tmp_path / "b")

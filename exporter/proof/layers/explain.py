@@ -16,7 +16,7 @@ from ....targets import get
 from .. import parity
 from .depth import Culprit, Depth, Row
 from .locate import Fault, Support, artifact_op, is_product, locate, noisiest
-from .match import Matches, match
+from .match import Matches, match, paired
 from .record import Node, Tap
 
 if TYPE_CHECKING:
@@ -60,10 +60,12 @@ def explain(
         reference = _reference(program, folder, inputs, limits)
         found = _artifact(program, artifact, folder, inputs, limits)
     start, end = program.kind, get(artifact.target).format
-    matches = match(reference, found, _CHANNELS_FIRST[start] != _CHANNELS_FIRST[end])
+    as_it_came = not artifact.route
+    layouts = _CHANNELS_FIRST[start] != _CHANNELS_FIRST[end]
+    matches = paired(reference, found) if as_it_came else match(reference, found, layouts)
     bar = parity.BARS_DB[artifact.precision]
     noisy = artifact.precision == "int8"
-    support = Support.of(reference, matches.own(), matches.owner(), -math.inf if noisy else bar)
+    support = Support.of(reference, matches.own(), matches.owner(), -math.inf if noisy else bar, not as_it_came)
     fault = noisiest(support) if noisy else locate(support, reference, found)
     rows, row_of = _rows(reference, support, found, matches, fault.group if fault else ())
     culprit = None
@@ -100,7 +102,9 @@ def _artifact(program: Program, artifact: Artifact, folder: Path, inputs: Path, 
     if format not in ARTIFACTS:
         todo = "the hop is named all the same"
         raise Unsupported(f"layers for {artifact.target}", f"nothing here looks into a {format} file", todo)
-    more = {"precision": "bf16"} if artifact.precision == "bf16" else {}
+    # Under strict settings a file that is its own source would be held against itself.
+    shipped = {"shipped": True} if not artifact.route else {}
+    more = {"precision": "bf16"} if artifact.precision == "bf16" else shipped
     out = folder / f"{artifact.target}-{artifact.precision}-{artifact.id[:16]}-{inputs.stem}"
     return _tap(ARTIFACTS[format], artifact.path, inputs, out, limits, program, more)
 

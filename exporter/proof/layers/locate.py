@@ -61,6 +61,8 @@ class Support:
         owner: whether nothing else resembles that match more.
         db: its support; infinity where nothing hangs on it.
         ok: whether nothing is wrong up to here.
+        bar: what each must hold, in dB.
+        folds: whether the other side may lack tensors of this one, so that the best match may be a stranger.
     """
 
     nodes: Sequence[Node]
@@ -69,9 +71,12 @@ class Support:
     db: list[float]
     ok: list[bool]
     bar: float
+    folds: bool = True
 
     @classmethod
-    def of(cls, tap: Tap, own: Sequence[float | None], owner: Sequence[bool], bar: float) -> Support:
+    def of(
+        cls, tap: Tap, own: Sequence[float | None], owner: Sequence[bool], bar: float, folds: bool = True
+    ) -> Support:
         """From the best matches of a tap's nodes."""
         nodes, consumers = tap.nodes, tap.consumers()
         db = [math.inf] * len(nodes)
@@ -87,7 +92,7 @@ class Support:
         for i, node in enumerate(nodes):
             passed = node.moves and not node.is_output and bool(node.inputs) and all(ok[j] for j in node.inputs)
             ok.append(node.fixed or node.is_input or db[i] >= bar or passed)
-        return cls(nodes, own, owner, db, ok, bar)
+        return cls(nodes, own, owner, db, ok, bar, folds)
 
     def visible(self, index: int) -> bool:
         """Whether a node's own tensor was found."""
@@ -97,8 +102,8 @@ class Support:
     def there(self, index: int) -> bool:
         """Whether its best match is the tensor itself, however wrong, and no stranger of its size."""
         mine, db = self.own[index], self.db[index]
-        if mine is None:
-            return False
+        if mine is None or not self.folds:
+            return mine is not None
         seen = self.bar > 0 and mine >= self.bar
         return seen or (self.owner[index] and (math.isinf(db) or mine > db - FOLDED_DB))
 

@@ -60,6 +60,18 @@ def match(reference: Tap, artifact: Tap, layouts: bool) -> Matches:
     return found
 
 
+def paired(reference: Tap, artifact: Tap) -> Matches:
+    """Two taps of one file, in different settings: every tensor with that of its name."""
+    theirs = {node.name: j for j, node in enumerate(artifact.nodes)}
+    found = Matches([[] for _ in reference.nodes], [None for _ in artifact.nodes])
+    for i, node in enumerate(reference.nodes):
+        j = theirs.get(node.name)
+        if j is not None and reference.tensor(i) and artifact.tensor(j):
+            found.reverse[j] = sqnr_db(reference.tensor(i), artifact.tensor(j))
+            found.best[i].append((j, found.reverse[j] or 0.0))
+    return found
+
+
 def _by_size(tap: Tap) -> dict[tuple[int, ...], list[int]]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for i in range(len(tap.nodes)):

@@ -1,4 +1,4 @@
-"""The tensors of an ONNX file, node by node, in ONNX Runtime as the file says it: all optimisations off."""
+"""The tensors of an ONNX file, node by node, in ONNX Runtime: all optimisations off, or on as they ship."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ MOVES = {
 _NO_TENSOR = ("Sequence", "SplitToSequence", "Optional")
 
 
-def tap(model: str, inputs: str, out: str, names: list[str], layouts: bool = False) -> dict[str, Any]:
-    """Run an ``.onnx`` on the samples of a file and keep every node's outputs; `names` are its inputs."""
+def tap(
+    model: str, inputs: str, out: str, names: list[str], layouts: bool = False, shipped: bool = False
+) -> dict[str, Any]:
+    """Run an ``.onnx`` on the samples of a file and keep every node's outputs; `names` are its inputs.
+
+    As it is `shipped`, all optimisations are on; those that would do away with a tensor can't happen.
+    """
     import onnx
     import onnxruntime as ort
 
@@ -26,7 +31,8 @@ def tap(model: str, inputs: str, out: str, names: list[str], layouts: bool = Fal
     have = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted if name not in have)
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if shipped else levels.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(Path(model).parent))

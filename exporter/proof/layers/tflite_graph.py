@@ -1,4 +1,4 @@
-"""The tensors of a TFLite file, operation by operation, in the interpreter's plain kernels."""
+"""The tensors of a TFLite file, operation by operation, in the interpreter's plain kernels or in XNNPACK."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ MOVES = {
 }  # fmt: skip
 
 
-def tap(model: str, inputs: str, out: str, names: list[str], layouts: bool = False) -> dict[str, Any]:
-    """Run a ``.tflite`` on the samples of a file and keep every operation's outputs; `names` are its inputs."""
+def tap(
+    model: str, inputs: str, out: str, names: list[str], layouts: bool = False, shipped: bool = False
+) -> dict[str, Any]:
+    """Run a ``.tflite`` on the samples of a file and keep every operation's outputs; `names` are its inputs.
+
+    As it is `shipped`, XNNPACK runs what it can; since all tensors are kept, each operation by itself.
+    """
     if importlib.util.find_spec("ai_edge_litert"):
         import ai_edge_litert.interpreter as module
     else:
         import tflite_runtime.interpreter as module
 
+    kernels = module.OpResolverType
     interpreter = module.Interpreter(
         model,
         num_threads=1,
-        experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_op_resolver_type=kernels.AUTO if shipped else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         experimental_preserve_all_tensors=True,
     )
     ports = _ports(interpreter, names)
@@ -66,6 +72,8 @@ def _nodes(interpreter: Any, details: dict[int, Any], ports: dict[str, int]) -> 
     tensors = list(ports.values())
     index = {tensor: i for i, tensor in enumerate(tensors)}
     for op in interpreter._get_ops_details():
+        if op["op_name"] == "DELEGATE":  # stands for operations that are listed themselves
+            continue
         inputs = [index[int(i)] for i in op["inputs"] if int(i) in index]
         for tensor in map(int, op["outputs"]):
             if tensor not in details:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from seatrial.exporter.sizes import bucket, dynamic
-from seatrial.exporter.sources import keras_model
+from seatrial.exporter.sources import keras_model, python_file
 from seatrial.exporter.sources.job import Job
 
 OUTS = {"tflite": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml"}
@@ -58,6 +58,35 @@ class Two(keras.Model):
 
 def get_model():
     return Two()
+"""
+
+
+GATED = """
+import keras
+import numpy as np
+from keras import layers
+
+
+class Gate(layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(self.units,), initializer="ones", name="scale")
+
+    def call(self, x):
+        return keras.ops.sigmoid(x * self.scale) * x
+
+
+def get_model():
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    x = layers.ReLU(6.0, name="bend")(layers.BatchNormalization(name="norm")(x))
+    x = layers.Lambda(lambda t: t * 2.0, name="twice")(Gate(8, name="gate")(x))
+    block = [layers.DepthwiseConv2D(3, padding="same", name="deep"), layers.Conv2D(8, 1, name="point")]
+    x = x + keras.Sequential(block, name="block")(x)
+    return keras.Model(image, layers.Dense(5, name="out")(layers.GlobalAveragePooling2D(name="pool")(x)))
 """
 
 
@@ -106,6 +135,11 @@ def _read(job: Job) -> dict[str, Any]:
     return answer
 
 
+def _python(job: Job) -> dict[str, Any]:
+    answer: dict[str, Any] = python_file.capture(job.to_dict())
+    return answer
+
+
 def _subclass(job: Job) -> dict[str, Any]:
     from seatrial.exporter.sources import user
 
@@ -129,6 +163,7 @@ def _cases(made: Path) -> dict[str, dict[str, Any]]:
         "again": {**at("two.keras"), **ids, "targets": ["tflite"]},
         "old": {**at("old.h5"), "targets": every},
         "subclass": {**at("subclass.py"), "targets": ["tflite", "onnx"], "how": _subclass},
+        "gated": {**at("gated.py"), "layout": "nchw", "targets": ["tflite"], "how": _python},
         "free": {**at("convs.keras"), "free": [dynamic("batch=1:4"), dynamic("picture.1=8:16")], "targets": every},
         "bucket": {**at("convs.keras"), "fixed": bucket("picture.1=12"), "shapes": {"picture": [2, 8, 8, 3]}},
         "exported": {**at("exported"), "targets": ["onnx"]},
@@ -153,7 +188,6 @@ def _cases(made: Path) -> dict[str, dict[str, Any]]:
         "inputs": {**at("convs.keras"), "inputs": str(made / "wrong.npz")},
         "argument": {**at("convs.keras"), "args": {"size": "3"}},
         "first": {**at("convs.keras"), **first, "targets": every},
-        "last": {**at("convs.keras"), "layout": "nhwc", "shapes": {"picture": [1, 8, 8, 3]}},
         "pixels": {**at("convs.keras"), **pixels, "targets": every},
         "folder of pixels": {**at("exported_convs"), **pixels, "targets": ["tflite"]},
         "no picture": {**at("two_signatures"), "args": {"signature": "double"}, "layout": "nchw"},
@@ -205,6 +239,7 @@ def _make(folder: Path) -> None:
         archive.writestr("metadata.json", json.dumps({"keras_version": "2.15.0"}))
 
     (folder / "objects.py").write_text(OBJECTS)
+    (folder / "gated.py").write_text(GATED)
     (folder / "subclass.py").write_text(SUBCLASS)
     (folder / "empty.py").write_text("x = 1\n")
     space: dict[str, Any] = {}
