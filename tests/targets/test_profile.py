@@ -14,7 +14,7 @@ from seatrial.core import samples
 from seatrial.core.bundle import Bundle
 from seatrial.targets import litert_profile, require
 from seatrial.targets.base import is_heavy
-from seatrial.targets.litert_profile import DELEGATED, INVOKE, Event, described, joined, summed
+from seatrial.targets.litert_profile import BEGIN, DELEGATED, INVOKE, Event, _by_run, described, joined, summed
 from seatrial.targets.openvino import _means, _without_first
 from seatrial.targets.profile import Profile
 
@@ -83,7 +83,7 @@ CASES = {
 
 
 def profiled(target: str, path: Path, feed: dict[str, np.ndarray], **settings: Any) -> tuple[Profile, float]:
-    """A profile, and the median of a plain inference before and after it in µs."""
+    """A profile, and the fastest plain inference before and after it in µs: the one that nothing disturbed."""
     session: Any = require(target).open(path, require(target).settings("fp32") | settings)
     session.bind(feed)
     samples_ns: list[int] = []
@@ -98,7 +98,7 @@ def profiled(target: str, path: Path, feed: dict[str, np.ndarray], **settings: A
     found: Profile = session.profile(RUNS)
     time_it()
     session.close()
-    return found, float(np.median(samples_ns)) / 1e3
+    return found, min(samples_ns) / 1e3
 
 
 @pytest.mark.parametrize("target", CASES)
@@ -112,12 +112,12 @@ def test_every_operator_is_there_and_together_they_take_what_an_inference_takes(
     assert {(node["where"], node["precision"], node["calls"]) for node in heavy} == {(where, "fp32", 1.0)}
     wanted = {"y", *(f"layer{i}" for i in range(LAYERS - 1))} if target == "tflite" else None
     assert {node["name"] for node in heavy} == (wanted or {f"layer{i}" for i in range(LAYERS)})
+    assert not {"Parameter", "Constant", "Result"} & {node["op"] for node in found["nodes"]}
     times = [node["us"] for node in found["nodes"]]
     assert times == sorted(times, reverse=True)
-    # Factors: what else runs on the machine disturbs one more than the other.
-    assert plain_us / 3 < sum(times) < 3 * plain_us
+    # What else runs on the machine makes both longer, but never the parts longer than the whole.
+    assert plain_us / 2 < sum(times) < 1.02 * found["total_us"]
     assert found["unaccounted"] == pytest.approx(max(0.0, 1 - sum(times) / found["total_us"]))
-    assert found["unaccounted"] < 0.3
 
 
 @pytest.mark.parametrize("target", CASES)
@@ -201,6 +201,12 @@ def test_delegated_operators_are_joined_by_order_where_counts_allow_it() -> None
     assert joined([conv, add, matmul], ["CONV_2D", "ADD", "BATCH_MATMUL"]) == [0, 1, 2]
     assert joined([add, conv, matmul], ["CONV_2D", "BATCH_MATMUL"]) == [None, 0, 1]
     assert joined([conv, conv], ["CONV_2D", "ADD"]) == [None, None]
+
+
+def test_events_are_cut_where_an_inference_begins_and_nowhere_else() -> None:
+    begin, telemetry = Event("Invoke", BEGIN, 9, 0, 0), Event("Invoke", 32, 0, 0, 0)
+    add, loop = Event("Add", DELEGATED, 3, 0, 0), Event("WHILE", INVOKE, 8, 1, 0)
+    assert _by_run([add, begin, add, telemetry, loop, begin, add]) == [[add], [add]]
 
 
 def test_parts_of_a_delegate_count_from_zero_and_stay_apart() -> None:
