@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from seatrial.core import samples
 from seatrial.core.errors import CannotDo, UsageError
 from seatrial.devices.arms import Arm, Plan, arms_from_paths
+from seatrial.devices.bench import bench
 from seatrial.devices.device_profile import DeviceProfile, device_profile, names
 from seatrial.devices.facts import cores_given
 from seatrial.devices.grid import Grid
@@ -92,3 +93,11 @@ def test_a_worker_keeps_to_its_cores_and_data(model, tmp_path: Path):
     alone = OpenArm(arm, plan, tmp_path / "alone.log", {})
     assert alone.run.ok
     alone.close()
+
+
+def test_bench_takes_a_profile(model):
+    result = bench([model()], device="one-core", plan=Plan(launches=1, rounds=1, block_ms=2, warm_s=0.01))
+    assert result.arms[0].ok
+    assert result.arms[0].arm.limits == {"cores": cores_given()[:1]}
+    with pytest.raises(UsageError, match="no such profile"):
+        bench([model()], device="raspberry")
