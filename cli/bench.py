@@ -133,7 +133,8 @@ def _macs() -> Callable[[Arm], float | None]:
             inside = inspect(artifact)
         except SeatrialError:  # it can't be read here: then its share of the limit isn't known
             return None, ()
-        return inside["macs"], inside["inputs"][0]["shape"] if inside["inputs"] else ()
+        counted = inside["macs"] if not inside["macs_not_counted"] else None
+        return counted, inside["inputs"][0]["shape"] if inside["inputs"] else ()
 
     def macs(arm: Arm) -> float | None:
         count, shape = found(arm.artifact)

@@ -24,7 +24,7 @@ STYLE = """
 .bench{--ink:#1f2328;--soft:#6a737d;--rule:#e3e6ea;--page:#fff;--line:#1f6feb;--fill:#1f6feb2e;--bad:#cf222e}
 @media(prefers-color-scheme:dark){
 .bench{--ink:#e6edf3;--soft:#9198a1;--rule:#30363d;--page:#0d1117;--line:#58a6ff;--fill:#58a6ff33;--bad:#ff7b72}}
-.bench text{font:12px system-ui,sans-serif;fill:var(--soft)}
+.bench text{font:12px system-ui,sans-serif;fill:var(--soft);paint-order:stroke;stroke:var(--page);stroke-width:4px}
 .bench .title,.bench .name,.bench .value{font-weight:600;fill:var(--ink)}
 .bench .page{fill:var(--page)}
 .bench .rule{stroke:var(--rule)}
@@ -55,8 +55,8 @@ def picture(result: BenchResult) -> str:
     ]
     if scale:
         parts.append(_axis(scale, bottom))
-        parts += [_row(result, arm, TOP + ROW * i, scale) for i, arm in enumerate(good)]
         parts.append(_deadline(good, scale, bottom))
+        parts += [_row(result, arm, TOP + ROW * i, scale) for i, arm in enumerate(good)]
         parts.append(_legend(result, good, bottom))
     for i, arm in enumerate(bad):
         text = f"{arm.arm.name}: {arm.status}, {arm.reason}"[:130]

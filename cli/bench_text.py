@@ -137,6 +137,12 @@ def _footer(result: BenchResult, good: Sequence[ArmSummary]) -> Iterator[str]:
             f"INVALID: a duplicate of the first model came out {off:+.2f} % off, so no order is given. "
             "Run it again when the machine is quieter."
         )
+    alternating = sum(launch.alternating for launch in result.launches)
+    if alternating:
+        yield (
+            f"The models don't fit into memory together: in {alternating} launches they took turns (A B B A), "
+            "which cancels a drift of the machine and not a disturbance of one turn."
+        )
     cpu = result.facts["identity"]["cpu"]
     share = good[0].latency.confidence if good[0].latency else 0.0
     for threads, rate in sorted(result.peaks.items()):
