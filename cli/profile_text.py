@@ -31,10 +31,11 @@ def profiles(result: BenchResult, to_stderr: bool) -> None:
 def _title(arm: ArmSummary, profile: Profile) -> str:
     if not profile["nodes"]:
         return f"{arm.arm.name}: no times of operators, {profile['why']}; {_counts(arm)}"
-    shown = min(TOP, len(profile["nodes"]))
+    count = len(profile["nodes"])
     return (
-        f"{arm.arm.name}: the {shown} slowest of {len(profile['nodes'])} operators; {profile['total_us'] / 1e3:.3f} ms "
-        f"with {profile['source']} on, {profile['unaccounted']:.1%} of it in no operator, {profile['runs']} runs"
+        f"{arm.arm.name}: the {min(TOP, count)} slowest of {count} operators; {profile['total_us'] / 1e3:.3f} ms, "
+        f"{profile['unaccounted']:.1%} of it in no operator, by {profile['source']} over the quietest "
+        f"{profile['runs']} runs in a row"
     )
 
 
@@ -70,6 +71,6 @@ def slower(result: Comparison) -> list[str]:
         return [f"no times of operators: {one['why'] or other['why']}"]
     found = changes(one, other)
     lines = [f"  {change.text}" for change in found[:CHANGES] if change.more_us > 0]
-    size = f"{one['total_us'] / 1e3:.3f} → {other['total_us'] / 1e3:.3f} ms with {other['source']} on"
+    size = f"{one['total_us'] / 1e3:.3f} → {other['total_us'] / 1e3:.3f} ms by {other['source']}"
     rest = sum(change.more_us for change in found[len(lines) :])
     return [f"operators that take longer ({size}):", *lines, f"  {rest:+.0f} us  all {len(found) - len(lines)} others"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..targets.profile import Operator, Profile
+from .onnx_names import makers
 
 NAMES = "names.json"
 RUNS = 10, 200
@@ -60,6 +61,8 @@ def with_modules(profile: Profile, artifact: Path) -> Profile:
     names: dict[str, str] = {}
     with suppress(OSError, ValueError):
         names = json.loads(artifact.with_name(NAMES).read_text())
+        if artifact.suffix == ".onnx":  # ONNX Runtime calls what it rewrites after a tensor
+            names |= {tensor: names[node] for tensor, node in makers(artifact).items() if node in names}
     nodes: list[Operator] = [{**node, "module": module_of(node["name"], names)} for node in profile["nodes"]]
     return {**profile, "nodes": nodes}
 

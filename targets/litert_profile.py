@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .base import is_heavy
-from .profile import timed_us
+from .profile import Part, quietest
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -67,8 +67,8 @@ class _Event(Structure):
 
 def events(
     library: Path, model: Path, feed: Mapping[str, ndarray], threads: int, delegate: str, runs: int
-) -> tuple[list[list[Event]], float]:
-    """The operators' events of each run, and the mean of a run in µs.
+) -> tuple[list[list[Event]], Part]:
+    """The operators' events of each run of the quietest part of so many.
 
     Raises:
         OSError: the library isn't there.
@@ -90,9 +90,9 @@ def events(
         lib.call("LiteRtRunCompiledModel", compiled, *arguments)
         profiler = lib.got("LiteRtCompiledModelGetProfiler", compiled)
         lib.call("LiteRtStartProfiler", profiler)
-        total_us = timed_us(lambda: lib.call("LiteRtRunCompiledModel", compiled, *arguments), runs)
+        part = quietest(lambda: lib.call("LiteRtRunCompiledModel", compiled, *arguments), runs)
         lib.call("LiteRtStopProfiler", profiler)
-        return _by_run(lib.events(profiler)), total_us
+        return _by_run(lib.events(profiler))[part.first : part.first + part.count], part
 
 
 class _Library:

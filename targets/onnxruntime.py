@@ -14,7 +14,7 @@ from ..core import environments
 from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
-from .profile import Operator, Profile, profile_of, timed_us
+from .profile import Operator, Part, Profile, profile_of, quietest
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -172,7 +172,7 @@ class OrtSession:
 
     def placement(self) -> dict[str, Any]:
         """See `Session.placement`; profiles one run of a second session, so that the timed one stays as it is."""
-        nodes, _ = self._profiled(0)
+        nodes, _ = self._profiled(None)
         where: Counter[str] = Counter(event["args"]["provider"] for event in nodes)
         ops: Counter[str] = Counter(event["args"]["op_name"] for event in nodes)
         weights: Counter[str] = Counter()
@@ -187,27 +187,29 @@ class OrtSession:
 
     def profile(self, runs: int) -> Profile:
         """See `Profiled.profile`."""
-        events, total_us = self._profiled(runs)
-        return profile_of(_operators(events, runs), total_us, runs, "ONNX Runtime's profiler")
+        events, part = self._profiled(runs)
+        return profile_of(_operators(events, part.count), part, "ONNX Runtime's profiler")
 
-    def _profiled(self, runs: int) -> tuple[list[dict[str, Any]], float]:
-        """Events of operators in so many runs of a second session, after one that isn't counted, and µs for each run.
+    def _profiled(self, runs: int | None) -> tuple[list[dict[str, Any]], Part]:
+        """Events of operators in the quietest part of so many runs of a second session, after one that isn't counted.
 
-        Of that first run itself where `runs` is 0.
+        Of that first run itself where `runs` is None.
         """
+        part = Part(0, 1, 0.0)
         with tempfile.TemporaryDirectory() as folder:
             other = copy(self)
             other._session = self._load(profile=str(Path(folder) / "profile"))
-            if runs:
-                other.bind(self._feed)
-            else:
+            if runs is None:
                 other.run(self._feed)
-            total_us = timed_us(other.step, runs) if runs else 0.0
+            else:
+                other.bind(self._feed)
+                part = quietest(other.step, runs)
+                part = part._replace(first=part.first + 1)
             events = json.loads(Path(other._session.end_profiling()).read_text())
-        ends = [e["ts"] + e["dur"] for e in events if e["name"] == "model_run"]
-        start = sorted(ends)[0] if runs else 0
-        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL) and e["ts"] >= start]
-        return nodes, total_us
+        whole = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "model_run")
+        start, end = whole[part.first][0], whole[part.first + part.count - 1][1]
+        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)]
+        return [e for e in nodes if start <= e["ts"] <= end], part
 
     def close(self) -> None:
         """See `Session.close`."""

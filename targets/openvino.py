@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
-from .profile import Operator, Profile, profile_of, timed_us
+from .profile import Operator, Profile, profile_of, quietest
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -172,19 +172,18 @@ class OvSession:
         other.bind(self._bound)
         other.step()
         devices = list(other._model.get_property("EXECUTION_DEVICES"))
+        seen = [other._counters()]
+        part = quietest(other.step, runs, after=lambda: seen.append(other._counters()))
+        last = part.first // part.count + 1
         # A CPU's counters are means since the first inference; other devices tell the last one alone.
-        seen, totals = [other._counters()], []
-        for _ in range(runs):
-            totals.append(timed_us(other.step, 1))
-            if devices != ["CPU"]:
-                seen.append(other._counters())
-        times = _without_first(seen[0], other._counters(), runs) if devices == ["CPU"] else _means(seen[1:])
+        before = 1 + part.first
+        times = _since(seen[last - 1], before, seen[last], before + part.count) if devices == ["CPU"] else seen[last]
         nodes: list[Operator] = []
         for (name, kind, exec_type), us in times.items():
             precision = _precision(exec_type)
             where = ", ".join(devices)
             nodes.append({"name": name, "op": kind, "where": where, "precision": precision, "us": us, "calls": 1.0})
-        return profile_of(nodes, sum(totals) / runs, runs, "OpenVINO's performance counters")
+        return profile_of(nodes, part, "OpenVINO's performance counters")
 
     def _counters(self) -> dict[tuple[str, str, str], float]:
         """Name, type and implementation of each operator that ran → µs."""
@@ -208,17 +207,10 @@ def _config(settings: Settings) -> dict[str, Any]:
     return config
 
 
-def _without_first(first: Mapping[Any, float], mean: Mapping[Any, float], runs: int) -> dict[Any, float]:
-    """Means of the later runs, out of the first run's times and the means over it and so many more."""
-    return {key: max(0.0, ((runs + 1) * us - first.get(key, us)) / runs) for key, us in mean.items()}
-
-
-def _means(seen: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
-    """Means over what each run tells by itself."""
-    sums: Counter[Any] = Counter()
-    for times in seen:
-        sums.update(times)
-    return {key: us / len(seen) for key, us in sums.items()}
+def _since(first: Mapping[Any, float], before: int, then: Mapping[Any, float], after: int) -> dict[Any, float]:
+    """Means of the later inferences alone, out of means over the `before` first ones and over the `after` first."""
+    sums = {key: after * us - before * first.get(key, us) for key, us in then.items()}
+    return {key: max(0.0, us / (after - before)) for key, us in sums.items()}
 
 
 def _precision(exec_type: str) -> str:

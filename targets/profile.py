@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import NotRequired, Protocol, TypedDict
+from typing import NamedTuple, NotRequired, Protocol, TypedDict
 
 from .base import Session
 
+PARTS = 5
+
 
 class Operator(TypedDict):
-    """One operator as the runtime ran it. `us` is the mean, over the profiled runs, of its calls in one inference."""
+    """One operator as the runtime ran it. `us` is the mean over a profile's runs of all its calls in one inference."""
 
     name: str
     """As in the model's file where the runtime keeps that; it joins with a bundle's ``names.json``."""
@@ -27,10 +29,10 @@ class Operator(TypedDict):
 
 
 class Profile(TypedDict):
-    """What the operators took, the slowest first.
+    """What the operators took, the slowest first, in the quietest fifth of the inferences that were run.
 
-    `total_us` is the mean of one inference on the clock, with the profiler on; `unaccounted` the share of it that no
-    operator holds. Where the runtime gives no times, `nodes` is empty and `why` says so.
+    `total_us` is the mean of one of its `runs` on the clock, with the profiler on; `unaccounted` the share of it that
+    no operator holds. Where the runtime gives no times, `nodes` is empty and `why` says so.
     """
 
     nodes: list[Operator]
@@ -41,6 +43,14 @@ class Profile(TypedDict):
     why: str
 
 
+class Part(NamedTuple):
+    """Some inferences in a row: which is the first, how many, and the mean of one in µs."""
+
+    first: int
+    count: int
+    us: float
+
+
 class Profiled(Session, Protocol):
     """A session that can tell what its operators took."""
 
@@ -48,15 +58,14 @@ class Profiled(Session, Protocol):
         """So many inferences over what was bound, in a second session, after one that isn't counted."""
 
 
-def profile_of(nodes: Iterable[Operator], total_us: float, runs: int, source: str) -> Profile:
+def profile_of(nodes: Iterable[Operator], part: Part, source: str) -> Profile:
     """The operators sorted by time, with what is missing of the total."""
     ordered = sorted(nodes, key=lambda node: -node["us"])
-    missing = 1 - sum(node["us"] for node in ordered) / total_us if total_us else 0.0
     return {
         "nodes": ordered,
-        "total_us": total_us,
-        "unaccounted": max(0.0, missing),
-        "runs": runs,
+        "total_us": part.us,
+        "unaccounted": max(0.0, 1 - sum(node["us"] for node in ordered) / part.us),
+        "runs": part.count,
         "source": source,
         "why": "",
     }
@@ -67,9 +76,18 @@ def without_times(why: str) -> Profile:
     return {"nodes": [], "total_us": 0.0, "unaccounted": 1.0, "runs": 0, "source": "", "why": why}
 
 
-def timed_us(step: Callable[[], None], runs: int) -> float:
-    """Mean of so many steps, in µs."""
-    start = time.perf_counter_ns()
-    for _ in range(runs):
-        step()
-    return (time.perf_counter_ns() - start) / runs / 1e3
+def quietest(step: Callable[[], None], runs: int, after: Callable[[], None] = lambda: None) -> Part:
+    """Step about so often, in five parts; which of them was the fastest. `after` is called after each, off the clock.
+
+    On a busy machine one interruption lasts as long as hundreds of operators: in a mean over all it would stand at
+    whichever it hit.
+    """
+    count = max(1, runs // PARTS)
+    found = []
+    for part in range(PARTS):
+        start = time.perf_counter_ns()
+        for _ in range(count):
+            step()
+        found.append(Part(part * count, count, (time.perf_counter_ns() - start) / count / 1e3))
+        after()
+    return min(found, key=lambda part: part.us)
