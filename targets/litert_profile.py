@@ -92,7 +92,7 @@ def events(
         lib.call("LiteRtStartProfiler", profiler)
         part = quietest(lambda: lib.call("LiteRtRunCompiledModel", compiled, *arguments), runs)
         lib.call("LiteRtStopProfiler", profiler)
-        return _by_run(lib.events(profiler))[part.first : part.first + part.count], part
+        return _by_run(lib.events(profiler), part), part
 
 
 class _Library:
@@ -182,15 +182,15 @@ class _Library:
         return [Event((e.tag or b"").decode(), e.kind, e.us, e.node, e.subgraph) for e in recorded]
 
 
-def _by_run(recorded: Sequence[Event]) -> list[list[Event]]:
-    """Cut at each `Invoke`, which begins an inference."""
+def _by_run(recorded: Sequence[Event], part: Part) -> list[list[Event]]:
+    """The runs of that part; an `Invoke` begins each."""
     runs: list[list[Event]] = []
     for event in recorded:
         if event.tag == "Invoke" and event.kind == BEGIN:  # telemetry has one of that name too
             runs.append([])
         elif runs and event.kind in (INVOKE, DELEGATED) and event.tag not in HOLDERS:
             runs[-1].append(event)
-    return runs
+    return runs[part.first : part.first + part.count]
 
 
 def summed(runs: Sequence[Sequence[Event]]) -> list[tuple[Event, float]]:

@@ -195,7 +195,7 @@ class OrtSession:
 
         Of that first run itself where `runs` is None.
         """
-        part = Part(0, 1, 0.0)
+        part = Part(-1, 1, 0.0)
         with tempfile.TemporaryDirectory() as folder:
             other = copy(self)
             other._session = self._load(profile=str(Path(folder) / "profile"))
@@ -204,12 +204,8 @@ class OrtSession:
             else:
                 other.bind(self._feed)
                 part = quietest(other.step, runs)
-                part = part._replace(first=part.first + 1)
             events = json.loads(Path(other._session.end_profiling()).read_text())
-        whole = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "model_run")
-        start, end = whole[part.first][0], whole[part.first + part.count - 1][1]
-        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)]
-        return [e for e in nodes if start <= e["ts"] <= end], part
+        return _within(events, part), part
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -221,6 +217,14 @@ def _providers(settings: Settings) -> list[Any]:
     name = _PROVIDERS[settings.get("provider", "cpu")]
     first = (name, _OPTIONS[name]) if name in _OPTIONS else name
     return [first] if name == _PROVIDERS["cpu"] else [first, _PROVIDERS["cpu"]]
+
+
+def _within(events: Sequence[dict[str, Any]], part: Part) -> list[dict[str, Any]]:
+    """Events of operators in these runs, which are numbered from the second: the first one binds."""
+    runs = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "model_run")
+    start, end = runs[part.first + 1][0], runs[part.first + part.count][1]
+    nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)]
+    return [e for e in nodes if start <= e["ts"] <= end]
 
 
 def _operators(events: Sequence[dict[str, Any]], runs: int) -> list[Operator]:

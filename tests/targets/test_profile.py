@@ -15,8 +15,9 @@ from seatrial.core.bundle import Bundle
 from seatrial.targets import litert_profile, require
 from seatrial.targets.base import is_heavy
 from seatrial.targets.litert_profile import BEGIN, DELEGATED, INVOKE, Event, _by_run, described, joined, summed
+from seatrial.targets.onnxruntime import _within
 from seatrial.targets.openvino import _since
-from seatrial.targets.profile import PARTS, Profile, quietest
+from seatrial.targets.profile import PARTS, Part, Profile, quietest
 
 SIZE, LAYERS, RUNS = 512, 4, 15
 FEED = {"x": np.random.default_rng(1).standard_normal((64, SIZE)).astype(np.float32)}
@@ -181,6 +182,18 @@ def test_a_loop_counts_by_what_is_in_it(tmp_path: Path) -> None:
     assert sum(node["us"] for node in found["nodes"]) < found["total_us"]
 
 
+def test_events_of_onnx_runtime_are_those_of_the_chosen_runs_after_the_one_that_binds() -> None:
+    def event(name: str, ts: int, dur: int, cat: str = "Node") -> dict[str, Any]:
+        return {"name": name, "ts": ts, "dur": dur, "cat": cat}
+
+    runs = [event("model_run", 100 * i, 90, "Session") for i in range(4)]
+    nodes = [event(f"{i}_kernel_time", 100 * i + 5, 80) for i in range(4)]
+    others = [event(f"{i}_fence_before", 100 * i + 5, 1) for i in range(4)]
+    events = [*nodes, *others, *reversed(runs)]
+    assert _within(events, Part(1, 2, 1.0)) == nodes[2:]
+    assert _within(events, Part(0, 1, 1.0)) == nodes[1:2]
+
+
 def test_means_of_openvino_over_the_later_inferences_alone() -> None:
     """A CPU's counters are means over all; 100, then 10, 20 and 30 have a mean of 40."""
     assert _since({"a": 100.0}, 1, {"a": 40.0}, 4) == {"a": 20.0}
@@ -214,7 +227,9 @@ def test_delegated_operators_are_joined_by_order_where_counts_allow_it() -> None
 def test_events_are_cut_where_an_inference_begins_and_nowhere_else() -> None:
     begin, telemetry = Event("Invoke", BEGIN, 9, 0, 0), Event("Invoke", 32, 0, 0, 0)
     add, loop = Event("Add", DELEGATED, 3, 0, 0), Event("WHILE", INVOKE, 8, 1, 0)
-    assert _by_run([add, begin, add, telemetry, loop, begin, add]) == [[add], [add]]
+    recorded = [add, begin, add, telemetry, loop, begin, add, add, begin]
+    assert _by_run(recorded, Part(0, 3, 1.0)) == [[add], [add, add], []]
+    assert _by_run(recorded, Part(1, 1, 1.0)) == [[add, add]]
 
 
 def test_parts_of_a_delegate_count_from_zero_and_stay_apart() -> None:
