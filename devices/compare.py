@@ -63,7 +63,6 @@ def compare(
 
     rule = rule_for(quick, tolerate, detect, family)
     plan = plan or Plan(rounds=QUICK_ROUNDS if quick else 12)
-    start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seatrial-")))
         seed = secrets.randbits(32) if seed is None else seed
@@ -76,6 +75,7 @@ def compare(
         where = opened_store(store, stack)
         sitting = Sitting(plan, seed=seed, store=where, progress=progress, purpose="seatrial compare")
         stack.enter_context(sitting)
+        start = time.monotonic()  # waiting for the device is no part of it
         decision = decide(sitting, a, b, rule)
         profiles = [_profile(sitting, arm, decision) for arm in (a, b)]
     launches = sitting.launches
