@@ -34,8 +34,8 @@ def _title(arm: ArmSummary, profile: Profile) -> str:
     count = len(profile["nodes"])
     return (
         f"{arm.arm.name}: the {min(TOP, count)} slowest of {count} operators; {profile['total_us'] / 1e3:.3f} ms, "
-        f"{profile['unaccounted']:.1%} of it in no operator, by {profile['source']} over the quietest "
-        f"{profile['runs']} runs in a row"
+        f"{profile['unaccounted']:.1%} of it in no operator, by {profile['source']} over "
+        f"{profile['runs']} runs"
     )
 
 

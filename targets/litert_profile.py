@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .base import is_heavy
-from .profile import Part, quietest
+from .profile import Part, in_parts
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -67,8 +67,8 @@ class _Event(Structure):
 
 def events(
     library: Path, model: Path, feed: Mapping[str, ndarray], threads: int, delegate: str, runs: int
-) -> tuple[list[list[Event]], Part]:
-    """The operators' events of each run of the quietest part of so many.
+) -> tuple[list[list[list[Event]]], list[Part]]:
+    """The operators' events of each run of each part of so many.
 
     Raises:
         OSError: the library isn't there.
@@ -90,9 +90,10 @@ def events(
         lib.call("LiteRtRunCompiledModel", compiled, *arguments)
         profiler = lib.got("LiteRtCompiledModelGetProfiler", compiled)
         lib.call("LiteRtStartProfiler", profiler)
-        part = quietest(lambda: lib.call("LiteRtRunCompiledModel", compiled, *arguments), runs)
+        parts = in_parts(lambda: lib.call("LiteRtRunCompiledModel", compiled, *arguments), runs)
         lib.call("LiteRtStopProfiler", profiler)
-        return _by_run(lib.events(profiler), part), part
+        recorded = lib.events(profiler)
+        return [_by_run(recorded, part) for part in parts], parts
 
 
 class _Library:

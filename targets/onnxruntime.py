@@ -14,7 +14,7 @@ from ..core import environments
 from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
-from .profile import Operator, Part, Profile, profile_of, quietest
+from .profile import Operator, Part, Profile, in_parts, profile_of
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -172,7 +172,7 @@ class OrtSession:
 
     def placement(self) -> dict[str, Any]:
         """See `Session.placement`; profiles one run of a second session, so that the timed one stays as it is."""
-        nodes, _ = self._profiled(None)
+        (nodes,), _ = self._profiled(None)
         where: Counter[str] = Counter(event["args"]["provider"] for event in nodes)
         ops: Counter[str] = Counter(event["args"]["op_name"] for event in nodes)
         weights: Counter[str] = Counter()
@@ -187,15 +187,16 @@ class OrtSession:
 
     def profile(self, runs: int) -> Profile:
         """See `Profiled.profile`."""
-        events, part = self._profiled(runs)
-        return profile_of(_operators(events, part.count), part, "ONNX Runtime's profiler")
+        found, parts = self._profiled(runs)
+        nodes = [_operators(events, part.count) for events, part in zip(found, parts, strict=True)]
+        return profile_of(nodes, parts, "ONNX Runtime's profiler")
 
-    def _profiled(self, runs: int | None) -> tuple[list[dict[str, Any]], Part]:
-        """Events of operators in the quietest part of so many runs of a second session, after one that isn't counted.
+    def _profiled(self, runs: int | None) -> tuple[list[list[dict[str, Any]]], list[Part]]:
+        """Events of operators in each part of so many runs of a second session, after one that isn't counted.
 
         Of that first run itself where `runs` is None.
         """
-        part = Part(-1, 1, 0.0)
+        parts = [Part(-1, 1, 0.0)]
         with tempfile.TemporaryDirectory() as folder:
             other = copy(self)
             other._session = self._load(profile=str(Path(folder) / "profile"))
@@ -203,9 +204,9 @@ class OrtSession:
                 other.run(self._feed)
             else:
                 other.bind(self._feed)
-                part = quietest(other.step, runs)
+                parts = in_parts(other.step, runs)
             events = json.loads(Path(other._session.end_profiling()).read_text())
-        return _within(events, part), part
+        return [_within(events, part) for part in parts], parts
 
     def close(self) -> None:
         """See `Session.close`."""

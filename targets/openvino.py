@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ConverterFailed, MissingPart
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
-from .profile import Operator, Profile, profile_of, quietest
+from .profile import Operator, Profile, in_parts, profile_of
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -173,17 +173,14 @@ class OvSession:
         other.step()
         devices = list(other._model.get_property("EXECUTION_DEVICES"))
         seen = [other._counters()]
-        part = quietest(other.step, runs, after=lambda: seen.append(other._counters()))
-        last = part.first // part.count + 1
+        parts = in_parts(other.step, runs, after=lambda: seen.append(other._counters()))
         # A CPU's counters are means since the first inference; other devices tell the last one alone.
-        before = 1 + part.first
-        times = _since(seen[last - 1], before, seen[last], before + part.count) if devices == ["CPU"] else seen[last]
-        nodes: list[Operator] = []
-        for (name, kind, exec_type), us in times.items():
-            precision = _precision(exec_type)
-            where = ", ".join(devices)
-            nodes.append({"name": name, "op": kind, "where": where, "precision": precision, "us": us, "calls": 1.0})
-        return profile_of(nodes, part, "OpenVINO's performance counters")
+        each = [
+            _since(seen[i], 1 + part.first, then, 1 + part.first + part.count) if devices == ["CPU"] else then
+            for i, (part, then) in enumerate(zip(parts, seen[1:], strict=True))
+        ]
+        nodes = [_operators(times, ", ".join(devices)) for times in each]
+        return profile_of(nodes, parts, "OpenVINO's performance counters")
 
     def _counters(self) -> dict[tuple[str, str, str], float]:
         """Name, type and implementation of each operator that ran → µs."""
@@ -207,9 +204,19 @@ def _config(settings: Settings) -> dict[str, Any]:
     return config
 
 
+def _operators(times: Mapping[tuple[str, str, str], float], where: str) -> list[Operator]:
+    return [
+        {"name": name, "op": kind, "where": where, "precision": _precision(exec_type), "us": us, "calls": 1.0}
+        for (name, kind, exec_type), us in times.items()
+    ]
+
+
 def _since(first: Mapping[Any, float], before: int, then: Mapping[Any, float], after: int) -> dict[Any, float]:
-    """Means of the later inferences alone, out of means over the `before` first ones and over the `after` first."""
-    sums = {key: after * us - before * first.get(key, us) for key, us in then.items()}
+    """Means of the later inferences alone, out of means over the `before` first ones and over the `after` first.
+
+    Those are cut to whole µs, so half a µs is what they lack.
+    """
+    sums = {key: after * (us + 0.5) - before * (first.get(key, us) + 0.5) for key, us in then.items()}
     return {key: max(0.0, us / (after - before)) for key, us in sums.items()}
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, NotRequired, Protocol, TypedDict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 from .base import Session
 
-PARTS = 5
+PARTS = 10
+"""That a profile's inferences are cut into."""
 
 
 class Operator(TypedDict):
-    """One operator as the runtime ran it. `us` is the mean over a profile's runs of all its calls in one inference."""
+    """One operator as the runtime ran it. `us` is of all its calls in one inference: the median of the parts' means."""
 
     name: str
     """As in the model's file where the runtime keeps that; it joins with a bundle's ``names.json``."""
@@ -29,10 +32,12 @@ class Operator(TypedDict):
 
 
 class Profile(TypedDict):
-    """What the operators took, the slowest first, in the quietest fifth of the inferences that were run.
+    """What the operators took, the slowest first.
 
-    `total_us` is the mean of one of its `runs` on the clock, with the profiler on; `unaccounted` the share of it that
-    no operator holds. Where the runtime gives no times, `nodes` is empty and `why` says so.
+    On a busy machine one interruption lasts as long as hundreds of operators and would stand, in a mean, at whichever
+    it hit; medians over parts of the run leave it out. `total_us` is the mean of one inference on the clock, with the
+    profiler on, in the fastest part; `unaccounted` the share of it that no operator holds. Where the runtime gives no
+    times, `nodes` is empty and `why` says so.
     """
 
     nodes: list[Operator]
@@ -58,14 +63,25 @@ class Profiled(Session, Protocol):
         """So many inferences over what was bound, in a second session, after one that isn't counted."""
 
 
-def profile_of(nodes: Iterable[Operator], part: Part, source: str) -> Profile:
-    """The operators sorted by time, with what is missing of the total."""
-    ordered = sorted(nodes, key=lambda node: -node["us"])
+def profile_of(found: Sequence[Iterable[Operator]], parts: Sequence[Part], source: str) -> Profile:
+    """The operators of all parts put together and sorted by time, with what is missing of the total."""
+    times: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
+    first: dict[tuple[Any, ...], Operator] = {}
+    for nodes in found:
+        seen: Counter[tuple[Any, ...]] = Counter()
+        for node in nodes:
+            what = (node["name"], node["op"], node["where"], node["precision"])
+            key = (*what, seen[what])  # a name may stand for several
+            seen[what] += 1
+            times[key].append(node["us"])
+            first.setdefault(key, node)
+    merged: list[Operator] = [{**node, "us": median(times[key])} for key, node in first.items()]
+    total_us = min(part.us for part in parts)
     return {
-        "nodes": ordered,
-        "total_us": part.us,
-        "unaccounted": max(0.0, 1 - sum(node["us"] for node in ordered) / part.us),
-        "runs": part.count,
+        "nodes": sorted(merged, key=lambda node: -node["us"]),
+        "total_us": total_us,
+        "unaccounted": max(0.0, 1 - sum(node["us"] for node in merged) / total_us),
+        "runs": sum(part.count for part in parts),
         "source": source,
         "why": "",
     }
@@ -76,12 +92,8 @@ def without_times(why: str) -> Profile:
     return {"nodes": [], "total_us": 0.0, "unaccounted": 1.0, "runs": 0, "source": "", "why": why}
 
 
-def quietest(step: Callable[[], None], runs: int, after: Callable[[], None] = lambda: None) -> Part:
-    """Step about so often, in five parts; which of them was the fastest. `after` is called after each, off the clock.
-
-    On a busy machine one interruption lasts as long as hundreds of operators: in a mean over all it would stand at
-    whichever it hit.
-    """
+def in_parts(step: Callable[[], None], runs: int, after: Callable[[], None] = lambda: None) -> list[Part]:
+    """Step about so often, in `PARTS` parts; `after` is called after each, off the clock."""
     count = max(1, runs // PARTS)
     found = []
     for part in range(PARTS):
@@ -90,4 +102,4 @@ def quietest(step: Callable[[], None], runs: int, after: Callable[[], None] = la
             step()
         found.append(Part(part * count, count, (time.perf_counter_ns() - start) / count / 1e3))
         after()
-    return min(found, key=lambda part: part.us)
+    return found

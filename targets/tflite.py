@@ -197,9 +197,9 @@ class TfLiteSession:
             return without_times(f"{package} gives no times of operators")
         feed = {name: self._interpreter.get_tensor(index) for name, index in self._in.items()}
         threads = settings.get("threads", 1)
-        recorded, part = litert_profile.events(library, path, feed, threads, self._delegate, runs)
-        nodes = self._operators(litert_profile.summed(recorded))
-        return profile_of(nodes, part, f"LiteRT {version}'s profiler")
+        recorded, parts = litert_profile.events(library, path, feed, threads, self._delegate, runs)
+        nodes = [self._operators(litert_profile.summed(part)) for part in recorded]
+        return profile_of(nodes, parts, f"LiteRT {version}'s profiler")
 
     def _operators(self, times: Sequence[tuple[litert_profile.Event, float]]) -> list[Operator]:
         """With the names and types of the file's tensors: XNNPACK tells kernels."""

@@ -24,7 +24,7 @@ def node(name: str, op: str, us: float, precision: str = "fp32") -> Operator:
 
 
 def profile(*nodes: Operator) -> Profile:
-    return profile_of(nodes, Part(0, 5, sum(n["us"] for n in nodes)), "a test")
+    return profile_of([nodes], [Part(0, 5, sum(n["us"] for n in nodes))], "a test")
 
 
 def write_layers(path: Path, widths: dict[str, int]) -> Path:
@@ -66,7 +66,7 @@ def test_a_planted_slow_operator_is_the_first_of_what_changed(pair, tmp_path):
     assert {change.module for change in found[:2]} == {"blocks.b.up", "blocks.b.down"}
     assert found[1].more_us > 2 * abs(found[2].more_us)
     assert "blocks.b.up (MatMul): " in " ".join(change.text for change in found[:2])
-    assert base["runs"] >= 2
+    assert base["runs"] >= 10
 
 
 def test_a_runtime_that_dies_while_it_profiles_is_data(pair, monkeypatch):
