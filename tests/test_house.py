@@ -116,6 +116,7 @@ def test_a_wheel_holds_every_module_and_data_file_under_one_name(tmp_path: Path)
         *ROOT.glob("exporter/templates/*"),
         *ROOT.glob("search/*.html"),
         *ROOT.glob("cli/*.toml"),
+        *ROOT.glob("devices/*.toml"),
         ROOT / "py.typed",
     ]
     wanted = {f"seatrial/{p.relative_to(ROOT)}" for p in [*modules(), *data]}
