@@ -191,7 +191,7 @@ def _by_run(recorded: Sequence[Event], part: Part) -> list[list[Event]]:
             runs.append([])
         elif runs and event.kind in (INVOKE, DELEGATED) and event.tag not in HOLDERS:
             runs[-1].append(event)
-    return runs[part.first : part.first + part.count]
+    return runs[part.first : part.first + part.runs]
 
 
 def summed(runs: Sequence[Sequence[Event]]) -> list[tuple[Event, float]]:

@@ -188,7 +188,7 @@ class OrtSession:
     def profile(self, runs: int) -> Profile:
         """See `Profiled.profile`."""
         found, parts = self._profiled(runs)
-        nodes = [_operators(events, part.count) for events, part in zip(found, parts, strict=True)]
+        nodes = [_operators(events, part.runs) for events, part in zip(found, parts, strict=True)]
         return profile_of(nodes, parts, "ONNX Runtime's profiler")
 
     def _profiled(self, runs: int | None) -> tuple[list[list[dict[str, Any]]], list[Part]]:
@@ -223,7 +223,7 @@ def _providers(settings: Settings) -> list[Any]:
 def _within(events: Sequence[dict[str, Any]], part: Part) -> list[dict[str, Any]]:
     """Events of operators in these runs, which are numbered from the second: the first one binds."""
     runs = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "model_run")
-    start, end = runs[part.first + 1][0], runs[part.first + part.count][1]
+    start, end = runs[part.first + 1][0], runs[part.first + part.runs][1]
     nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)]
     return [e for e in nodes if start <= e["ts"] <= end]
 

@@ -176,7 +176,7 @@ class OvSession:
         parts = in_parts(other.step, runs, after=lambda: seen.append(other._counters()))
         # A CPU's counters are means since the first inference; other devices tell the last one alone.
         each = [
-            _since(seen[i], 1 + part.first, then, 1 + part.first + part.count) if devices == ["CPU"] else then
+            _since(seen[i], 1 + part.first, then, 1 + part.first + part.runs) if devices == ["CPU"] else then
             for i, (part, then) in enumerate(zip(parts, seen[1:], strict=True))
         ]
         nodes = [_operators(times, ", ".join(devices)) for times in each]

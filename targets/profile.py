@@ -52,7 +52,7 @@ class Part(NamedTuple):
     """Some inferences in a row: which is the first, how many, and the mean of one in µs."""
 
     first: int
-    count: int
+    runs: int
     us: float
 
 
@@ -81,7 +81,7 @@ def profile_of(found: Sequence[Iterable[Operator]], parts: Sequence[Part], sourc
         "nodes": sorted(merged, key=lambda node: -node["us"]),
         "total_us": total_us,
         "unaccounted": max(0.0, 1 - sum(node["us"] for node in merged) / total_us),
-        "runs": sum(part.count for part in parts),
+        "runs": sum(part.runs for part in parts),
         "source": source,
         "why": "",
     }

@@ -203,7 +203,7 @@ def test_means_of_openvino_over_the_later_inferences_alone() -> None:
 def test_runs_are_cut_into_parts_that_are_timed() -> None:
     naps, left = [0, 0, 4, 4, *[0] * 16], []
     parts = in_parts(lambda: time.sleep(naps.pop(0) / 1e3), 20, after=lambda: left.append(len(naps)))
-    assert [(part.first, part.count) for part in parts] == [(2 * i, 2) for i in range(PARTS)]
+    assert [(part.first, part.runs) for part in parts] == [(2 * i, 2) for i in range(PARTS)]
     assert parts[1].us >= 4000
     assert left == [*range(18, -1, -2)]
 
