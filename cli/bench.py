@@ -34,6 +34,7 @@ UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 @click.option("--miss", type=ui.Percent(), default="1%", show_default=True, help="Share that may miss the deadline.")
 @click.option("--strict", is_flag=True, help="Exit 3 where nothing is proven about the deadline.")
 @click.option("--percentiles", metavar="50,99,99.9", help="Show these, where there are enough samples for them.")
+@click.option("--profile", is_flag=True, help="Also show which operators took the time, as each runtime tells it.")
 @click.option("--launches", type=click.IntRange(2), help="Fresh processes for all models so often. [6, --quick: 4]")
 @click.option("--rounds", type=click.IntRange(1), help="Blocks of every model in a launch. [12, --quick: 6]")
 @click.option("--quick", is_flag=True, help="Fewer launches and rounds: wider intervals.")
@@ -57,6 +58,7 @@ def command(models: tuple[str, ...], picture: Path | None, strict: bool, as_json
     """
     from ..devices.bench import bench
     from .bench_text import show
+    from .profile_text import profiles
 
     if picture:
         _check_picture(picture)
@@ -66,6 +68,7 @@ def command(models: tuple[str, ...], picture: Path | None, strict: bool, as_json
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     show(result, to_stderr=as_json)
+    profiles(result, to_stderr=as_json)
     if picture:
         _draw(result, picture)
     code = exit_code(result, strict)

@@ -44,6 +44,7 @@ def bench(
     miss: float = 0.01,
     percentiles: Sequence[float] = (),
     macs: Callable[[Arm], float | None] | None = None,
+    profile: bool = False,
     launches: int | None = None,
     rounds: int | None = None,
     quick: bool = False,
@@ -71,6 +72,7 @@ def bench(
         deadline_ms: tells the share of inferences that took longer, and whether it is proven to exceed `miss`.
         percentiles: such as ``(50, 99.9)``; each is given only where there are enough samples.
         macs: tells the multiply-adds of one inference of an arm, for `ArmSummary.limit`.
+        profile: asks each arm's runtime afterwards, in a process of its own, what its operators took.
         launches: 6 by default, or 4 with `quick`.
         rounds: in each launch: 12 by default, or 6 with `quick`.
 
@@ -97,6 +99,7 @@ def bench(
         _bench_launches(sitting, arms)
         found = [_with_tails(summarise(sitting.launches, arm), sitting, tails, len(arms)) for arm in arms]
         found, peaks = with_limits(found, macs, sitting) if macs else (found, {})
+        found = [_with_profile(one, sitting) if profile and one.ok else one for one in found]
     result = _bench_result(sitting, found, unusable, time.monotonic() - start)
     return replace(result, peaks=peaks)
 
@@ -133,6 +136,11 @@ def _with_tails(found: ArmSummary, sitting: Sitting, tails: Tails, arms: int) ->
     runs = [launch.arms[found.arm.name] for launch in sitting.launches if found.arm.name in launch.arms]
     samples = [[ns for block in run.blocks for ns in block] for run in runs if run.ok]
     return found if not samples else replace(found, **tails.of(samples, arms))
+
+
+def _with_profile(found: ArmSummary, sitting: Sitting) -> ArmSummary:
+    sitting.say(f"profiling {found.arm.name}")
+    return replace(found, profile=sitting.profile(found.arm))
 
 
 def _bench_result(
