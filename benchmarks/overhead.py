@@ -1,6 +1,6 @@
 """What the timed block costs beside a bare loop in the same runtime, on models of about 1 ms: `make bench-overhead`.
 
-In one process, blocks of both in random order, over the same session; the bar is 1 %. Under a minute.
+In one process, blocks of both in random order, over the same session; the bar is 1 %. About 4 minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seatrial.devices.noise import ROWS, WIDTH, write_chain
 from seatrial.devices.stats import hodges_lehmann, t_interval
 from seatrial.devices.worker import Worker
 
-BLOCKS, ROUNDS, BLOCK_S, BAR = 60, 60, 0.05, 0.01
+BLOCKS, ROUNDS, BLOCK_S, BAR = 60, 1500, 0.02, 0.01
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "numpy")
 
 TO_TFLITE = """
@@ -96,9 +96,10 @@ def main() -> int:
             ms, ratios = compared(worker, bare(worker.session, target))
             # Groups of rounds, so that the interval doesn't trust neighbours to be independent.
             found = t_interval([hodges_lehmann(ratios[i::6]) for i in range(6)])
-            bad += found.centre > BAR
+            bad += found.low > BAR
             span = f"{found.centre:+.2%} [{found.low:+.2%}, {found.high:+.2%}]"
-            print(f"| {target} | {ms:.2f} | {span} | {'ok' if found.centre <= BAR else 'OVER'} |", flush=True)
+            verdict = "ok" if found.high <= BAR else "OVER" if found.low > BAR else "not decided"
+            print(f"| {target} | {ms:.2f} | {span} | {verdict} |", flush=True)
     return 1 if bad else 0
 
 
