@@ -105,9 +105,10 @@ def _lites() -> Iterator[Case]:
 # Floats among which the model tells one input from another: noise of another scale saturates it.
 _SCALE = {
     "image_classification": (-1, 1), "keyword_spotting": (-60, 20), "image_example1": (-0.05, 0.05),
-    "rock_paper_scissors": (-0.05, 0.05), "tflite_micro_magic_wand": (-2000, 2000), "audio_example1": (0, 0),
+    "rock_paper_scissors": (-0.05, 0.05), "tflite_micro_magic_wand": (-30, 30), "audio_example1": (0, 0),
     "keyword_spotting_alexa": (0, 255), "keyword_spotting_pacman_v3": (0, 255), "tflite_micro_speech": (0, 255),
     "keyword_spotting_with_transfer_learning": (0, 255), "keyword_spotting_on_off_v3": (0, 255),
+    "keyword_spotting.tflite": (-300, 300),
     "anomaly_detection": (0, 255), "visual_wake_words": (0, 255), "keyword_spotting_mobilenetv2": (0, 255),
 }  # fmt: skip
 
@@ -168,7 +169,7 @@ def _foreign_tflite() -> Iterator[Case]:
         for file in files:
             package = file.relative_to(ASSETS).parts[0]
             name = f"{package}/{file.name}"
-            scale = _SCALE.get(file.stem.removesuffix(".float32"), (0, 0))
+            scale = _SCALE.get(file.name) or _SCALE.get(file.stem.removesuffix(".float32"), (0, 0))
             example = str(MADE / "inputs" / f"{file.name}.npz") if scale != (0, 0) and file.stem not in _DEAF else ""
             options = {"all": ("--inputs", example)} if example else {}
             yield Case(

@@ -20,7 +20,7 @@ UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @click.command("bench")
-@click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
+@click.argument("models", nargs=-1, metavar="BUNDLE...")
 @click.option("--threads", metavar="1,2", help="Threads of every model, instead of each bundle's own.")
 @click.option("--batch", metavar="1,8", help="Size of the first axis of every input.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Runtime settings to try; or TARGET.KEY=A,B.")
@@ -30,6 +30,7 @@ UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 @click.option("--shape", multiple=True, metavar="NAME=1,128", help="Sizes of an input that leaves them free.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input of a raw file.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="Arrays to time with: an .npz, one for each input.")
+@click.option("--device", metavar="PROFILE", help="Limits of every model: one-core, small, or a .toml's path.")
 @click.option("--deadline", metavar="33ms", help="Say how many inferences took longer; exit 1 where that is too many.")
 @click.option("--miss", type=ui.Percent(), default="1%", show_default=True, help="Share that may miss the deadline.")
 @click.option("--strict", is_flag=True, help="Exit 3 where nothing is proven about the deadline.")
@@ -40,9 +41,12 @@ UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 @click.option("--quick", is_flag=True, help="Fewer launches and rounds: wider intervals.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
 @click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")
+@click.option("--history", is_flag=True, help="Time nothing: show the figures in --store over time, and changes.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw distributions and intervals into this .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print results and raw samples as JSON, the table on stderr.")
-def command(models: tuple[str, ...], picture: Path | None, strict: bool, as_json: bool, **options: Any) -> None:
+def command(
+    models: tuple[str, ...], picture: Path | None, strict: bool, as_json: bool, history: bool, **options: Any
+) -> None:
     """Time bundles, or raw .onnx, .tflite and .xml files, interleaved in fresh processes.
 
     The table is ordered by speed and shows the precision that really ran. A model that fails is reported and
@@ -57,11 +61,17 @@ def command(models: tuple[str, ...], picture: Path | None, strict: bool, as_json
     seatrial bench model.onnx --shape ids=1,128 --range ids=0:30000 --threads 1,2
     """
     from ..devices.bench import bench
+    from .bench_history import bench_history
     from .bench_text import show
     from .profile_text import profiles
 
     if picture:
         _check_picture(picture)
+    if history:
+        bench_history(models, options["store"], as_json)
+        return
+    if not models:
+        raise click.UsageError("give bundles or model files to time, or --history with --store")
     arguments = _arguments(options)
     with ui.progress() as say:
         result = bench(models, **arguments, macs=_macs(), progress=say)

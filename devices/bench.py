@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import NothingMeasured, SeatrialError
 from .arms import Arm, Plan, arms_from_paths
+from .device_profile import device_profile
 from .feeds import Wishes
 from .gate import Rule
 from .grid import Grid
@@ -40,6 +41,7 @@ def bench(
     shapes: Mapping[str, Sequence[int]] | None = None,
     ranges: Mapping[str, Sequence[int]] | None = None,
     inputs: str | Path | None = None,
+    device: str | None = None,
     deadline_ms: float | None = None,
     miss: float = 0.01,
     percentiles: Sequence[float] = (),
@@ -69,6 +71,7 @@ def bench(
         shapes: sizes of inputs by name, where the model leaves them free.
         ranges: low and high (one more than the largest) of integer inputs by name.
         inputs: an ``.npz`` with an array for each input, instead of inputs that are made up.
+        device: a profile that restricts this machine: its name, or a TOML file; see `device_profile`.
         deadline_ms: tells the share of inferences that took longer, and whether it is proven to exceed `miss`.
         percentiles: such as ``(50, 99.9)``; each is given only where there are enough samples.
         macs: tells the multiply-adds of one inference of an arm, for `ArmSummary.limit`.
@@ -85,7 +88,8 @@ def bench(
     seed = secrets.randbits(32) if seed is None else seed
     wishes = Wishes(shapes or {}, ranges or {}, Path(inputs) if inputs is not None else None, seed)
     chosen = {key: _several(value) for key, value in (settings or {}).items()}
-    grid = Grid(_several(threads), _several(batch), _several(concurrency), chosen, wishes)
+    limits = device_profile(device) if device else None
+    grid = Grid(_several(threads), _several(batch), _several(concurrency), chosen, wishes, limits)
     tails = Tails(deadline_ms, miss, tuple(percentiles))
     start = time.monotonic()
     with ExitStack() as stack:
