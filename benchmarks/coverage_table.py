@@ -150,8 +150,8 @@ def int8() -> str:
         "Against the fp32 Keras model, on images of foolbox. Calibrated on the demo's crops of photos, for the first",
         "model with foolbox's 20 CIFAR-100 images beside them, none of which is scored; the shipped files saw the real",
         "training set. TensorFlow's converter had the same images as ours. One image of 20 is noise: the dB are finer.",
-        "Keyword spotting and anomaly detection are left out: they take features of sound, and no recordings were found",
-        "in wheels or source archives of speech recognisers, voice detectors and feature extractors.\n",
+        "Keyword spotting and anomaly detection are left out: they take features of sound, and no recordings were in",
+        "the wheels or source archives of speech recognisers, voice detectors and feature extractors.\n",
         "| model | inputs | file | KB | dB | top class as fp32 | right |",
         "|---|---|---|---|---|---|---|",
     ]
