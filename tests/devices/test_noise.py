@@ -19,7 +19,7 @@ QUICK = Setup(quick=True)
 def short(monkeypatch: pytest.MonkeyPatch, quiet) -> None:
     """Few launches of a chain that loads fast; a block takes as long as its model has blocks."""
     monkeypatch.setattr(module, "WIDTH", 8)
-    monkeypatch.setattr("seatrial.devices.compare.QUICK_LOOKS", (Look(3, 1.0),))
+    monkeypatch.setattr("seatrial.devices.family.QUICK_LOOKS", (Look(3, 1.0),))
     quiet(lambda artifact: int(re.findall(r"\d+", Path(artifact).stem)[0]) / 100)
 
 
