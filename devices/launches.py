@@ -89,8 +89,11 @@ class Launch:
 class OpenArm:
     """An arm with its worker, opened, checked and warm; or failed, which `run.status` tells."""
 
-    def __init__(self, arm: Arm, plan: Plan, log: Path, counts: MutableMapping[str, int]) -> None:
+    def __init__(
+        self, arm: Arm, plan: Plan, log: Path, counts: MutableMapping[str, int], cores: Sequence[int] = ()
+    ) -> None:
         self.arm, self.plan = arm, plan
+        self.cores = cores or facts.cores_given()
         self.run = ArmRun(arm.name, arm.same)
         self.worker: Resident | None = None
         start = time.monotonic()
@@ -107,8 +110,9 @@ class OpenArm:
     def _open(self, counts: MutableMapping[str, int]) -> None:
         arm, plan = self.arm, self.plan
         what = {"target": arm.target, "artifact": arm.artifact, "settings": dict(arm.settings)}
-        if arm.limits:
-            self.ask("restrict", plan.open_timeout_s, **arm.limits)
+        # As many cores as it has threads, the same for all arms: two cores may differ more than two models.
+        threads = int(arm.settings.get("threads", 1)) * (arm.streams or 1)
+        self.ask("restrict", plan.open_timeout_s, **{"cores": list(self.cores[:threads]), **arm.limits})
         opened = self.ask("open", plan.open_timeout_s, **what)
         check = {"inputs": arm.inputs, "reference": arm.reference, "bar_db": arm.bar_db}
         first = self.ask("first", plan.open_timeout_s, **check)
@@ -210,7 +214,8 @@ def run_launch(
                 opened[arm.name] = kept[arm.name]
                 kept[arm.name].fresh_run()
             else:
-                opened[arm.name] = OpenArm(arm, plan, workdir / f"{index:03d}-{len(opened)}.log", counts)
+                log = workdir / f"{index:03d}-{len(opened)}.log"
+                opened[arm.name] = OpenArm(arm, plan, log, counts, () if kept else turned(index))
                 if not kept:
                     _check_room(opened, len(arms) - len(opened))
         launch.order = orders([arm.name for arm in arms if opened[arm.name].run.ok], plan.rounds, rng)
@@ -229,6 +234,13 @@ def run_launch(
     launch.arms = {arm.name: opened[arm.name].run for arm in arms}
     launch.seconds = time.monotonic() - start
     return launch
+
+
+def turned(index: int) -> list[int]:
+    """The cores given to us, beginning with another one in each launch, so that a session speaks for all of them."""
+    cores = facts.cores_given()
+    first = index % len(cores)
+    return cores[first:] + cores[:first]
 
 
 class NoRoom(Exception):
@@ -275,7 +287,7 @@ def run_alternating(
             if before and not before.ok:
                 continue
             log = workdir / f"{index:03d}-{len(launch.order)}-{len(launch.arms)}.log"
-            run = _turn(arm, plan, rounds, log, counts, turn is last[0], arm.same in todo)
+            run = _turn(arm, plan, rounds, log, counts, turned(index), turn is last[0], arm.same in todo)
             todo -= {arm.same} if run.placement else set()
             launch.arms[arm.name] = before.joined(run) if before else run
     launch.arms = {arm.name: launch.arms[arm.name] for arm in arms}
@@ -284,10 +296,17 @@ def run_alternating(
 
 
 def _turn(
-    arm: Arm, plan: Plan, rounds: int, log: Path, counts: MutableMapping[str, int], last: bool, placement: bool
+    arm: Arm,
+    plan: Plan,
+    rounds: int,
+    log: Path,
+    counts: MutableMapping[str, int],
+    cores: Sequence[int],
+    last: bool,
+    placement: bool,
 ) -> ArmRun:
     """So many rounds of one arm alone."""
-    opened = OpenArm(arm, plan, log, counts)
+    opened = OpenArm(arm, plan, log, counts, cores)
     try:
         for _ in range(rounds):
             if opened.run.ok:

@@ -25,7 +25,8 @@ from .resident import ArmFailed
 if TYPE_CHECKING:
     from .store import Store
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""2: all arms of a launch run on the same cores, as many as they have threads; 1 left that to the scheduler."""
 QUICK_ROUNDS = 6
 Progress = Callable[[str], None]
 

@@ -42,7 +42,7 @@ class Worker:
         """Keep this process to some cores, and to so much data; asked before anything is opened."""
         import resource
 
-        if cores:
+        if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cores)
         if memory_bytes:
             # Not the address space: runtimes reserve far more of that than they use.

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -205,6 +206,29 @@ def test_models_that_do_not_fit_into_memory_together_take_turns(model, tmp_path,
         assert effect is not None and effect > np.log(3)
     assert found[0].arms["small.onnx"].placement is not None
     assert found[0].arms["again"].placement is None
+
+
+def test_all_arms_of_a_launch_share_their_cores_and_launches_take_turns_on_them(arm, monkeypatch):
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    whole = OpenArm.block
+
+    def block(self: OpenArm) -> None:
+        assert self.worker is not None
+        seen.append((self.arm.name, tuple(psutil.Process(self.worker.pid).cpu_affinity())))
+        whole(self)
+
+    monkeypatch.setattr(OpenArm, "block", block)
+    given = launches.facts.cores_given()
+    with Sitting(FEW) as sitting:
+        for index in range(len(given) + 1):
+            seen.clear()
+            sitting.launch([arm, arm.named("b")])
+            assert {cores for _, cores in seen} == {(given[index % len(given)],)}
+            assert {name for name, _ in seen} == {"a", "b"}
+        seen.clear()
+        both = replace(arm, name="both", settings={**arm.settings, "threads": 2})
+        sitting.launch([both])
+        assert {len(cores) for _, cores in seen} == {min(2, len(given))}
 
 
 def test_with_room_for_all_they_stay(arm):
