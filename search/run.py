@@ -16,7 +16,7 @@ from ..core.process import Limits
 from ..devices.arms import Arm, Plan
 from ..devices.facts import cores_given, cpu_flags, host_facts
 from ..devices.launches import Launch
-from ..devices.sitting import Sitting
+from ..devices.sitting import PROTOCOL, Sitting
 from ..devices.store import Store
 from ..exporter.api import PRECISIONS, check, check_program, listed, source_of
 from ..exporter.artifact import Artifact
@@ -122,7 +122,7 @@ def _key(source: Source, data: Mapping[str, Path], space: Sequence[Candidate], m
     """The id of a search: what would give other facts gives another id, so another machine or runtime does."""
     files = {use: _data_id(path) for use, path in data.items()}
     ids = [candidate.id for candidate in space]
-    where = [host_facts()["identity"], {c.target: require(c.target).version() for c in space}]
+    where = [host_facts()["identity"], {c.target: require(c.target).version() for c in space}, PROTOCOL]
     return content_id([source.identity(), _beside(source), files, ids, max_drop, seed, where])
 
 
