@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -10,20 +9,14 @@ import sys
 import xml.etree.ElementTree as xml
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+import tiny
 from click.testing import CliRunner, Result
 from seatrial.cli.bench import command, exit_code
 from seatrial.core.errors import UsageError
 from seatrial.devices.store import Store
-
-_SPEC = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "devices/conftest.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tiny: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tiny)
 
 FEW = ("--launches", "2", "--rounds", "2", "--seed", "1")
 

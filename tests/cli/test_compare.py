@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+import tiny
 from click.testing import CliRunner, Result
 from seatrial.cli.compare import command
 from seatrial.cli.gate_result import EXIT, EXIT_STRICT
 from seatrial.core.errors import UsageError
 from seatrial.devices.gate import Decision, Verdict
 from seatrial.devices.stats import Interval
-
-_SPEC = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "devices/conftest.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tiny: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tiny)
 
 
 @pytest.fixture(autouse=True)

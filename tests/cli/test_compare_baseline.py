@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,18 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from seatrial.cli import gate_baseline
 from seatrial.cli.gate_baseline import Refs, by_hash, find_ref
 from seatrial.core.bundle import Bundle
 from seatrial.core.errors import MissingPart, UsageError
 from seatrial.core.ids import file_sha256
 from seatrial.devices.gate import Decision, Verdict
-
-_SPEC = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "devices/conftest.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tiny: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tiny)
 
 PARAMS: dict[str, Any] = {"model": "model.txt", "arg": (), "calibration": None, "evaluate": None, "inputs": None}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import tiny
 from seatrial.cli import gate_reports, gate_text
 from seatrial.cli.gate_cases import entries, only
 from seatrial.cli.gate_result import Benchmark, Run
@@ -20,12 +20,6 @@ from seatrial.devices.accept import today
 from seatrial.devices.compare import unmeasured
 from seatrial.devices.family import rule_for
 from seatrial.devices.gate import Decision, Rule, Verdict, judge, without_comparison
-
-_SPEC = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "devices/conftest.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tiny: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tiny)
 
 STILL = [0.0001, -0.0001, 0.0, 0.0001, -0.0001]
 RULE = rule_for(True, 0.01, None, 2)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+import tiny
 from click.testing import CliRunner
 from seatrial.cli import bench
 from seatrial.cli.profile_text import WIDTH, profiles, short, slower
 from seatrial.devices.arms import Arm
 from seatrial.devices.results import ArmSummary
 from seatrial.targets.profile import without_times
-
-_SPEC = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "devices/conftest.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tiny: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tiny)
 
 
 @pytest.fixture(autouse=True)
