@@ -23,7 +23,7 @@ from common import heading
 from overhead import to_tflite
 from seatrial.core.ids import content_id
 from seatrial.devices.facts import host_facts
-from seatrial.devices.noise import BLOCKS, ROWS, WIDTH, Kind, Noise, Setup, noise, write_chain
+from seatrial.devices.noise import BLOCKS, ROWS, WIDTH, Kind, Noise, Setup, keep, noise, recorded, write_chain
 from seatrial.devices.stats import share_interval
 
 OUT = Path("build/bench-noise")
@@ -93,8 +93,7 @@ class Peers:
     def __init__(self, key: str) -> None:
         self.file, self.key = OUT / "peers.jsonl", key
         (OUT / "peers").mkdir(parents=True, exist_ok=True)
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.turns = [turn for line in lines if (turn := json.loads(line))["key"] == key]
+        self.turns = recorded(self.file, key)
         for blocks in PEER_KINDS.values():
             model = self.model(blocks)
             if not model.with_suffix(".onnx").exists():
@@ -118,8 +117,7 @@ class Peers:
             base = measure(self.model(BLOCKS))
             ratios[name] = measure(self.model(PEER_KINDS[kind])) / base
         turn = {"key": self.key, "kind": kind, "ratios": ratios, "date": time.strftime("%Y-%m-%d")}
-        with self.file.open("a") as file:
-            file.write(json.dumps(turn) + "\n")
+        keep(self.file, turn)
         self.turns.append(turn)
 
     def ratios(self, name: str, kind: str) -> list[float]:
@@ -188,7 +186,7 @@ def main() -> int:
     title = heading("The gate on a busy machine, beside other tools", "make bench-noise", PACKAGES)
     peers = Peers(content_id([host_facts()["identity"], *map(metadata.version, PACKAGES), BLOCKS, ROWS, WIDTH]))
 
-    def between(_: int) -> None:
+    def between() -> None:
         peers.turn()
         if time.monotonic() - begun > 60 * minutes:
             raise KeyboardInterrupt

@@ -257,7 +257,7 @@ class _Builder:
         except Interrupted:
             raise
         except SeatrialError as error:
-            self._stop(f"the baseline can't be built at {ref}: {_told(error)}")
+            self._stop(f"the baseline can't be built at {ref}: {error.one_line}")
         return str(ref), lambda *each: _of(bundles, *each)
 
     def _candidates(self, chosen: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Path] | list[Bundle] | None:
@@ -270,7 +270,7 @@ class _Builder:
         except (UsageError, Interrupted):
             raise
         except SeatrialError as error:
-            self._stop(f"the candidate can't be built: {_told(error)}")
+            self._stop(f"the candidate can't be built: {error.one_line}")
             return None
 
     def _asked(self, chosen: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -290,10 +290,6 @@ def _of(made: dict[tuple[str, str], Path] | list[Bundle], target: str, precision
         return made.get((target, precision))
     fits = (b.path for b in made if b.target == target and precision in ("", b.precision))
     return next(fits, None)
-
-
-def _told(error: SeatrialError) -> str:
-    return f"{error.asked}: {error.found}" + (f" ({error.todo})" if error.todo else "")
 
 
 def named(model: str) -> str:

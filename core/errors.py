@@ -43,6 +43,11 @@ class SeatrialError(Exception):
             lines.append(f"  log:   {self.log}")
         return "\n".join(lines)
 
+    @property
+    def one_line(self) -> str:
+        """As a reason within another text."""
+        return f"{self.asked}: {self.found}" + (f" ({self.todo})" if self.todo else "")
+
     def to_dict(self) -> dict[str, Any]:
         """The error as JSON data, to cross a process boundary."""
         return {"class": type(self).__name__, **self.__dict__}

@@ -74,6 +74,11 @@ class Arm:
         """The same under another name: a duplicate."""
         return replace(self, name=name)
 
+    @classmethod
+    def absent(cls, name: str) -> Arm:
+        """Only a name, for what couldn't be read."""
+        return cls(name, "", "", "", {}, "")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {**asdict(self), "settings": dict(self.settings), "limits": dict(self.limits)}

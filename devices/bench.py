@@ -154,7 +154,7 @@ def _bench_result(
     good = sorted((s for s in found if s.ok and s.latency), key=lambda s: s.latency.centre if s.latency else 0.0)
     bad = [s for s in found if not s.ok]
     for name, error in unusable.items():
-        bad.append(ArmSummary(Arm(name, "", "", "", {}, ""), "unusable", f"{error.asked}: {error.found}"))
+        bad.append(ArmSummary(Arm.absent(name), "unusable", f"{error.asked}: {error.found}"))
     canaries = [x for s in found for x in effects(launches, s.arm.name, _again(s.arm), plan.stat)]
     canary = t_interval(canaries, 1 - Rule().canary_alpha) if canaries else None
     valid = canary is None or canary.low <= 0 <= canary.high

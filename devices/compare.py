@@ -94,13 +94,9 @@ def unmeasured(
     """A comparison that didn't take place, and why."""
     from .results import ArmSummary, Comparison
 
-    one = ArmSummary(_nothing(base), "missing", decision.reason)
-    other = ArmSummary(candidate if isinstance(candidate, Arm) else _nothing(candidate), "unmeasured", None)
+    one = ArmSummary(Arm.absent(base), "missing", decision.reason)
+    other = ArmSummary(candidate if isinstance(candidate, Arm) else Arm.absent(candidate), "unmeasured", None)
     return Comparison(one, other, decision, rule, plan or Plan(), seed, "", host.host_facts(), [], 0.0)
-
-
-def _nothing(name: str) -> Arm:
-    return Arm(name, "", "", "", {}, "")
 
 
 def _no_figures(base: str | Path | Arm) -> None:

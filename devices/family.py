@@ -97,7 +97,7 @@ def compare_all(
         except SeatrialError as error:
             if len(cases) == 1 or isinstance(error, Interrupted):
                 raise
-            one = unmeasured(str(case.base), str(case.candidate), without_comparison(_one_line(error)), rule)
+            one = unmeasured(str(case.base), str(case.candidate), without_comparison(error.one_line), rule)
         found.append(_named(one, case) if case.origin else one)
     decisions = settle([one.decision for one in found], [one.rule for one in found])
     return [replace(one, decision=decision) for one, decision in zip(found, decisions, strict=True)]
@@ -134,7 +134,3 @@ def _named(found: Comparison, case: Case) -> Comparison:
         base=replace(base, arm=base.arm.named(case.origin)),
         candidate=replace(candidate, arm=candidate.arm.named(case.name)),
     )
-
-
-def _one_line(error: SeatrialError) -> str:
-    return f"{error.asked}: {error.found}" + (f" ({error.todo})" if error.todo else "")

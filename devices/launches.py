@@ -112,7 +112,8 @@ class OpenArm:
         what = {"target": arm.target, "artifact": arm.artifact, "settings": dict(arm.settings)}
         # As many cores as it has threads, the same for all arms: two cores may differ more than two models.
         threads = int(arm.settings.get("threads", 1)) * (arm.streams or 1)
-        self.ask("restrict", plan.open_timeout_s, **{"cores": list(self.cores[:threads]), **arm.limits})
+        limits = {"cores": list(self.cores[:threads]), **arm.limits}
+        self.ask("restrict", plan.open_timeout_s, **limits)
         opened = self.ask("open", plan.open_timeout_s, **what)
         check = {"inputs": arm.inputs, "reference": arm.reference, "bar_db": arm.bar_db}
         first = self.ask("first", plan.open_timeout_s, **check)
@@ -278,16 +279,16 @@ def run_alternating(
     launch = Launch(index, f"{seed}/{index}", [], {}, time.time(), alternating=True)
     rng, start = random.Random(launch.seed), time.monotonic()
     there = rng.sample(list(arms), len(arms))
-    turns = [(there, plan.rounds - plan.rounds // 2), (there[::-1], plan.rounds // 2)]
-    last, todo = [turn for turn in turns if turn[1]][-1], set(place)
-    for turn, rounds in (turn for turn in turns if turn[1]):
+    halves = [(there, plan.rounds - plan.rounds // 2), (there[::-1], plan.rounds // 2)]
+    turns, todo = [half for half in halves if half[1]], set(place)
+    for turn, rounds in turns:
         launch.order.append([arm.name for arm in turn])
         for arm in turn:
             before = launch.arms.get(arm.name)
             if before and not before.ok:
                 continue
             log = workdir / f"{index:03d}-{len(launch.order)}-{len(launch.arms)}.log"
-            run = _turn(arm, plan, rounds, log, counts, turned(index), turn is last[0], arm.same in todo)
+            run = _turn(arm, plan, rounds, log, counts, turned(index), turn is turns[-1][0], arm.same in todo)
             todo -= {arm.same} if run.placement else set()
             launch.arms[arm.name] = before.joined(run) if before else run
     launch.arms = {arm.name: launch.arms[arm.name] for arm in arms}

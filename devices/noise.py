@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def noise(
     setup: Setup = Setup(),
     file: Path | None = None,
     progress: Progress | None = None,
-    between: Callable[[int], None] | None = None,
+    between: Callable[[], None] | None = None,
 ) -> Noise:
     """Run the sessions that are missing, and sum all up.
 
@@ -123,7 +124,7 @@ def noise(
         setup: how they are run.
         file: holds the sessions; by default one in the user's cache directory.
         progress: takes a line about each session.
-        between: called with the number of sessions done after each: a benchmark's peers take their turn.
+        between: called after each: a benchmark's peers take their turn.
 
     Raises:
         UsageError: a slowdown that the blocks can't give, or a model that can't be timed.
@@ -138,17 +139,17 @@ def noise(
         pairs = {slower: _pair(slower, model, setup, folder) for slower in wanted}
         about = _about(pairs, setup)
         key = content_id(about)
-        seen = _read(file, key)
+        seen = recorded(file, key)
         todo = _missing(wanted, seen)
         if todo:
             stack.enter_context(_busy(setup.busy, folder))
         for done, slower in enumerate(todo):
             say(_plan(done, len(todo), slower, seen, setup))
             record = {"key": key, "about": about, **_session(pairs[slower], slower, setup)}
-            _append(file, record)
+            keep(file, record)
             seen.append(record)
             if between:
-                between(done + 1)
+                between()
     return Noise([_kind(slower, seen) for slower in wanted], about, file)
 
 
@@ -261,8 +262,12 @@ def _session(pair: tuple[Arm, Arm], slower: float, setup: Setup) -> dict[str, An
     }
 
 
-def _read(file: Path, key: str) -> list[dict[str, Any]]:
-    """The sessions of this setup; a line that a kill left half-written is none."""
+def recorded(file: Path, key: str) -> list[dict[str, Any]]:
+    """The records of this setup in a file of JSON lines; a line that a kill left half-written is none.
+
+    Raises:
+        UsageError: it can't be read.
+    """
     try:
         lines = file.read_text().splitlines()
     except FileNotFoundError:
@@ -280,13 +285,18 @@ def _read(file: Path, key: str) -> list[dict[str, Any]]:
     return found
 
 
-def _append(file: Path, record: Mapping[str, Any]) -> None:
+def keep(file: Path, record: Mapping[str, Any]) -> None:
+    """Add a record, on a line of its own.
+
+    Raises:
+        NotWritten: it can't be written.
+    """
     with writing(f"the sessions in {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a+b") as out:
-            out.seek(0, 2)
-            torn = out.tell() > 0 and (out.seek(-1, 2), out.read(1))[1] != b"\n"
-            out.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
+            out.seek(max(0, out.seek(0, os.SEEK_END) - 1))
+            whole = out.read() in (b"", b"\n")
+            out.write((b"" if whole else b"\n") + json.dumps(record).encode() + b"\n")
 
 
 def _kind(slower: float, seen: Sequence[Mapping[str, Any]]) -> Kind:

@@ -152,11 +152,7 @@ def _failure(op: str, data: Mapping[str, Any]) -> Exception:
     if isinstance(error, NotWritten):
         return error
     status = getattr(error, "kind", "error")
-    return ArmFailed(status, f"{op}: {error.found}" if status == "oom" or not error.asked else _words(error), error)
-
-
-def _words(error: SeatrialError) -> str:
-    return f"{error.asked}: {error.found}" + (f" ({error.todo})" if error.todo else "")
+    return ArmFailed(status, f"{op}: {error.found}" if status == "oom" or not error.asked else error.one_line, error)
 
 
 def _wait(child: Child, seconds: float) -> bool:
