@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -178,7 +179,7 @@ class OrtSession:
         weights: Counter[str] = Counter()
         for event in nodes:
             if is_heavy(event["args"]["op_name"]):
-                weights[_precision(event["args"])] += event["dur"] + 1
+                weights[_precision(event["args"])] += _elements(event["args"])
         asked = _PROVIDERS[self._settings.get("provider", "cpu")]
         if not where[asked]:
             what = f"onnxruntime with provider={self._settings['provider']}"
@@ -256,6 +257,15 @@ def _precision(args: dict[str, Any]) -> str:
     if types & {"int8", "uint8"}:
         return "int8"
     return {"float16": "fp16", "bfloat16": "bf16"}.get(min(types, default=""), "fp32")
+
+
+def _elements(args: dict[str, Any]) -> int:
+    """How many numbers an operator reads and writes, without weights.
+
+    Not the time it took: in one run of a small model a single interruption is longer than all operators.
+    """
+    shapes = [*args["input_type_shape"][:1], *args["output_type_shape"]]
+    return sum(math.prod(shape) for typed in shapes for shape in typed.values())
 
 
 def _spec(node: Any) -> TensorSpec:

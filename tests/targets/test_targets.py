@@ -229,6 +229,18 @@ class TestOnnxRuntime(Contract):
         session.bind(samples.load(bundle.golden[0])[0])
         assert session.placement()["precision"] == "fp32"
 
+    def test_an_interruption_changes_no_precision(self, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nodes are weighed by what they read and write: one run's times are anybody's."""
+        bundle = Bundle.read(bundles / "onnxruntime-int8")
+        session = require("onnxruntime").open(bundle.model, bundle.settings)
+        session.bind(samples.load(bundle.golden[0])[0])
+        ([*nodes], parts) = session._profiled(None)
+        small = {**nodes[0][0]["args"], "op_name": "Conv", "input_type_shape": [{"float": [1]}]}
+        small["output_type_shape"] = [{"float": [1]}]
+        interrupted = {**nodes[0][0], "dur": 10**6, "args": small}
+        monkeypatch.setattr(session, "_profiled", lambda _: ([[*nodes[0], interrupted]], parts))
+        assert session.placement()["precision"] == "int8"
+
 
 class TestOpenVino(Contract):
     name = "openvino"
