@@ -26,9 +26,9 @@ from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
 from ..exporter.sources import Source
 from ..targets import require
 from . import race
+from .candidate import Candidate, candidates
 from .findings import Findings
 from .folder import how_anew, study_folder
-from .space import Candidate, candidates
 from .study import Study
 from .trials import Trial, Trials, feasible, relative
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ..devices.launches import ArmRun, Launch
 from ..devices.store import Store, insert_once, metadata
-from .space import Candidate
+from .candidate import Candidate
 
 trials = sa.Table(
     "trials",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from seatrial.devices.launches import ArmRun, Launch
+from seatrial.search.candidate import Candidate
 from seatrial.search.findings import Findings, quality
 from seatrial.search.race import REFERENCE
-from seatrial.search.space import Candidate
 from seatrial.search.trials import Trial
 
 FAST = Candidate.of("onnxruntime", "fp32", {"threads": 1, "graph_optimization": "extended"})

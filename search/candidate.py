@@ -1,4 +1,4 @@
-"""The space of a deployment search: target × precision × threads × what each runtime lets one choose."""
+"""The candidates of a deployment search: target × precision × threads × what each runtime lets one choose."""
 
 from __future__ import annotations
 
