@@ -33,6 +33,9 @@ from . import ui
     metavar="95%",
     help="Share of the nodes that the provider must run.",
 )
+@click.option(
+    "--cost", type=click.Path(path_type=Path), metavar="CSV", help="Cost matrix: its decision goes into the graph."
+)
 @click.option("--explain", is_flag=True, help="Show the error of each layer, also when all is well.")
 @click.option("--create-env", is_flag=True, help="Make the environments that a route needs.")
 @click.option("--in-process", is_flag=True, help="Run the model's own code in this process, for a debugger.")
@@ -48,6 +51,7 @@ def command(
     bucket: tuple[str, ...],
     provider: str,
     require_placement: float,
+    cost: Path | None,
     explain: bool,
     create_env: bool,
     in_process: bool,
@@ -83,6 +87,7 @@ def command(
             bucket=bucket,
             provider=provider,
             require_placement=require_placement,
+            cost=cost,
             explain=explain,
             create_env=create_env,
             in_process=in_process,

@@ -64,3 +64,11 @@ def load(path: Path | str) -> list[Feed]:
             index, name = key.split("/", 1)
             feeds.setdefault(index, {})[name] = file[key]
     return [feeds[index] for index in sorted(feeds, key=int)]
+
+
+def column(path: Path | str, name: str, start: int, end: int) -> list[ndarray]:
+    """One array of each of the feeds from `start` up to `end`, without reading the others."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as file:
+        return [file[f"{i:04d}/{name}"] for i in range(start, end)]

@@ -20,6 +20,7 @@ from . import as_is, quantize, sizes
 from .artifact import Artifact
 from .build import Builder, cant_free
 from .convert import routes
+from .decision import read_costs
 from .make import Exporter, Made
 from .pack import pack
 from .program import Program
@@ -62,6 +63,7 @@ def export(
     output: Path | str | None = None,
     calibration: Path | str | None = None,
     evaluate: Path | str | None = None,
+    cost: Path | str | None = None,
     max_drop: float = DEFAULT_MAX_DROP,
     threads: int = 1,
     bucket: Sequence[str] = (),
@@ -86,6 +88,7 @@ def export(
         output: the bundle's folder; with several bundles, a folder that holds them as ``TARGET-PRECISION``.
         calibration: a folder of pictures or an ``.npz``; int8 needs it.
         evaluate: labelled data, to verify accuracy.
+        cost: a cost matrix (CSV); its decision rule goes into the graph. See `decision.read_costs`.
         max_drop: accuracy that int8 may lose.
         threads: threads that the proof runs with and the bundle ships with.
         bucket: dimensions to fix to several sizes, a bundle for each: ``ids.1=32,128``.
@@ -112,6 +115,8 @@ def export(
         env = getattr(get(name), "environment", "")
         if env and get(name).probe():
             environments.make(env, say=say)
+    if cost:
+        check_readable(Path(cost), f"the cost matrix {cost}")
     request = check(source, target, asked or ("fp32",), {use: Path(path) for use, path in data.items() if path})
     buckets = list(product(*(sizes.bucket(text) for text in bucket)))
     outs = _free_folders(request, output, source, buckets, overwrite)
@@ -123,8 +128,20 @@ def export(
             builder = stack.enter_context(Builder(work, limits, say, in_process, create_env))
             program = builder.capture(replace(source, fixed=tuple(fixed)), targets, request.data)
             check_program(program)
+            if cost:
+                read_costs(Path(cost), program.labels)  # before minutes of work
             prover = Prover(program, work / "proof", max_drop, say, limits.timeout_s)
-            return Exporter(builder, prover, program, threads, allow_mismatch, provider, require_placement, explain)
+            return Exporter(
+                builder,
+                prover,
+                program,
+                threads,
+                allow_mismatch,
+                provider,
+                require_placement,
+                explain,
+                Path(cost) if cost else None,
+            )
 
         for fixed in buckets:
             work = folder / _sizes_name(fixed)
@@ -198,6 +215,7 @@ def _pack(out: Path, made: Made, allow_mismatch: bool) -> Exported:
         host_identity(),
         names=made.names,
         allow_mismatch=allow_mismatch,
+        decision=made.decision,
     )
     if made.depth:
         path = picture_path(out)

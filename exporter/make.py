@@ -13,6 +13,7 @@ from ..targets import require
 from .artifact import Artifact
 from .build import Builder, route_label
 from .convert import STEPS
+from .decision import decide, read_costs
 from .program import Program
 from .proof import layers
 from .proof.layers import Depth
@@ -30,6 +31,7 @@ class Made:
     program: Program
     names: Path | None
     depth: Depth | None = None
+    decision: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Exporter:
     provider: str
     require_placement: float
     explain: bool
+    costs: Path | None = None
 
     def make(self, target: str, precision: str) -> Made:
         """The artifact of the first route whose proof holds.
@@ -65,13 +68,26 @@ class Exporter:
             if proof.ok or (self.allow_mismatch and proof.outputs):
                 names = names_file(self.builder, artifact)
                 depth = look(self.builder, self.program, artifact, names) if self.explain else None
-                return Made(artifact, proof, self.prover, self.program, names, depth)
+                return self._decided(Made(artifact, proof, self.prover, self.program, names, depth))
             failed = mismatch(self.builder, self.prover, self.program, artifact, base, proof)
             first = first or failed
             # Only another conversion can mend what a conversion broke.
             if "hop: conversion" not in failed.found or not base.route:
                 raise first
             lost = [*base.lost, f"{route_label(base.route)}: {failed.found}"]
+
+    def _decided(self, made: Made) -> Made:
+        """With its decision rule in the graph, where there is a cost matrix."""
+        if self.costs is None:
+            return made
+        assert made.proof.outputs
+        costs = read_costs(self.costs, self.program.labels)
+        self.builder.say(f"putting the decision rule behind {made.artifact.target} {made.artifact.precision}")
+        proof = (made.proof.settings, made.proof.outputs)
+        found = decide(
+            self.prover, self.builder.folder, made.artifact, proof, costs, self.builder.limits, self.allow_mismatch
+        )
+        return replace(made, artifact=found.artifact, proof=found.proof, decision=found.facts)
 
     def _prove(self, artifact: Artifact) -> Proof:
         target = require(artifact.target)

@@ -7,19 +7,24 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core import samples
 from ..core.bundle import MANIFEST, SCHEMA, SEAL, Bundle, seal
 from ..core.ids import file_sha256
 from ..core.paths import whole_folder
+from ..core.specs import TensorSpec
 from ..targets import get
 from . import as_is
 from .artifact import Artifact
+from .decision.rule import COST, DECISION
 from .program import Program
 from .proof import detections, parity
 from .report import report
 from .tools import versions
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 GOLDEN = 3
 GOLDEN_DB = {"int8": 20.0}
@@ -39,6 +44,7 @@ def pack(
     names: Path | None = None,
     allow_mismatch: bool = False,
     runtime: str | None = None,
+    decision: dict[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle to `out`; it appears whole or not at all.
 
@@ -53,6 +59,7 @@ def pack(
         names: ``names.json`` with the module path of each node.
         allow_mismatch: whether a failed proof is packed all the same; the manifest says so.
         runtime: version that the proof was made with; by default the one that is here.
+        decision: of an artifact with a decision rule in its graph, what `decision.Decided.facts` says of it.
     """
     with whole_folder(out) as part:
         for file in artifact.files:
@@ -67,6 +74,9 @@ def pack(
                 shutil.copyfile(program.folder / "attached" / name, part / "attached" / name)
         _golden(part, program, proof["dtypes"], *vectors)
         manifest = _manifest(program, artifact, proof, host, allow_mismatch, runtime)
+        if decision:
+            manifest["decision"] = decision
+            manifest["outputs"] += _outputs(program, decision)
         for name in ("selftest.py", "example.py"):
             (part / name).write_text(_script(name, artifact.target, proof["settings"], bool(program.detections)))
         (part / "report.md").write_text(report(manifest))
@@ -86,11 +96,36 @@ def _golden(part: Path, program: Program, dtypes: dict[str, str], inputs: Path, 
     """Inputs with the artifact's own answers: real ones first, since nothing shows better that it works."""
     feeds, outputs = samples.load(inputs), samples.load(answers)
     first_data = len(program.main) + len(program.edges)
-    order = [*range(first_data, len(feeds)), *range(len(program.main))][:GOLDEN]
+    order = [*range(first_data, len(feeds)), *range(len(program.main))]
+    if COST in outputs[0]:
+        order = _clearest({i: outputs[i][COST].ravel() for i in order})
+    order = order[:GOLDEN]
     (part / "golden").mkdir()
     chosen = [{name: a.astype(dtypes.get(name, a.dtype), copy=False) for name, a in feeds[i].items()} for i in order]
     samples.save(part / "golden/inputs.npz", chosen)
     samples.save(part / "golden/outputs.npz", [outputs[i] for i in order])
+
+
+def _clearest(costs: dict[int, ndarray]) -> list[int]:
+    """Samples by how clear their decision is, those of different decisions first.
+
+    Another CPU's kernels may turn a decision that is nearly a tie.
+    """
+
+    def margin(i: int) -> float:
+        """What the second best costs more, as a share of the largest cost."""
+        first, second = sorted(costs[i])[:2]
+        return float((second - first) / (abs(costs[i]).max() or 1.0))
+
+    ranked = sorted(costs, key=margin, reverse=True)
+    each = {int(costs[i].argmin()): i for i in reversed(ranked)}
+    return sorted(ranked, key=lambda i: i not in each.values())
+
+
+def _outputs(program: Program, decision: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = next(spec.shape[0] for spec in program.outputs if spec.name == decision["output"])
+    cost = TensorSpec(COST, "float32", (rows, len(decision["decisions"])))
+    return [cost.to_dict(), TensorSpec(DECISION, "int64", (rows,)).to_dict()]
 
 
 def _manifest(

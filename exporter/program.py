@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..core.samples import Feed
 
 FILE = "program.json"
+GROUPS = ("main", "edges", "held_out", "evaluate", "confirm")
+"""What is proven, in this order; `held_out` is the part of the calibration data that calibrates nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,13 @@ class Program:
     def reference_outputs(self, group: str) -> list[Feed]:
         """What the reference answers to `feeds`; nothing is asked for calibration samples."""
         return self._samples(f"{group}_out.npz")
+
+    def span(self, group: str) -> tuple[int, int]:
+        """Where a group begins and ends among the samples that are proven: those of all `GROUPS`, in that order."""
+        sizes = {"main": len(self.main), "edges": len(self.edges)}
+        sizes |= {use: facts["n"] for use, facts in self.data.items() if use in GROUPS}
+        start = sum(sizes.get(each, 0) for each in GROUPS[: GROUPS.index(group)])
+        return start, start + sizes.get(group, 0)
 
     def _samples(self, name: str) -> list[Feed]:
         return samples.load(self.folder / name) if (self.folder / name).exists() else []

@@ -34,8 +34,24 @@ def report(manifest: dict[str, Any]) -> str:
         lines.append(f"- Operations by what they compute in: {kinds or 'not known'}.")
         if manifest["data"]["held_out"]["n"] == recipe["calibration_n"]:
             lines.append("- Judged on the very samples that calibrated it: they were too few to hold any out.")
-    lines += [_accuracy_line(manifest), ""]
+    lines += [*_decision(manifest), _accuracy_line(manifest), ""]
     return "\n".join(lines + _tables(proof)) + "\n"
+
+
+def _decision(manifest: dict[str, Any]) -> list[str]:
+    """What the rule in the graph is, where there is one."""
+    rule = manifest.get("decision")
+    if not rule:
+        return []
+    words = (
+        f"softmax({rule['output']} / {rule['temperature']:g}), the expected cost of {len(rule['decisions'])} decisions"
+    )
+    seen = rule["agreement"]
+    return [
+        f"- Decision rule in the graph: {words}, the lowest; {rule['fitted']}.",
+        f"- It decides as numpy does on {seen['decisions']:.1%} of {seen['samples']} samples, its costs are "
+        f"{seen['cost_db']:.0f} dB from numpy's.",
+    ]
 
 
 def failure(

@@ -14,7 +14,7 @@ from ...devices.local import LocalDevice
 from ...targets import for_file, get
 from .. import as_is
 from ..artifact import Artifact
-from ..program import Program
+from ..program import GROUPS, Program
 from ..quantize import Recipe
 from . import parity
 from .accuracy import Accuracy, score
@@ -23,7 +23,6 @@ from .parity import Parity
 if TYPE_CHECKING:
     from ...core.samples import Feed
 
-GROUPS = ("main", "edges", "held_out", "evaluate", "confirm")
 DEFAULT_MAX_DROP = 0.01
 
 
