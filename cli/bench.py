@@ -37,7 +37,9 @@ UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 @click.option("--percentiles", metavar="50,99,99.9", help="Show these, where there are enough samples for them.")
 @click.option("--profile", is_flag=True, help="Also show which operators took the time, as each runtime tells it.")
 @click.option("--launches", type=click.IntRange(2), help="Fresh processes for all models so often. [6, --quick: 4]")
-@click.option("--rounds", type=click.IntRange(1), help="Blocks of every model in a launch. [12, --quick: 6]")
+@click.option(
+    "--rounds", type=click.IntRange(1), help="In a launch, of 40 ms a model, split where it can be. [12, --quick: 6]"
+)
 @click.option("--quick", is_flag=True, help="Fewer launches and rounds: wider intervals.")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
 @click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")

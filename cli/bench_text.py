@@ -152,6 +152,6 @@ def _footer(result: BenchResult, good: Sequence[ArmSummary]) -> Iterator[str]:
         )
     yield (
         f"Intervals of {share:.1%} over launch medians, valid for this session on {cpu}; orders at 1 % for "
-        f"all pairs together. {len(result.launches)} launches of {result.plan.rounds} rounds, "
+        f"all pairs together. {len(result.launches)} launches of {result.launches[-1].rounds} rounds, "
         f"seed {result.seed}, {result.seconds:.0f} s."
     )

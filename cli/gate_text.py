@@ -69,7 +69,7 @@ def _one(one: Benchmark, run: Run) -> list[str]:
     lines += advice(one, run.strict)
     if result.launches:
         weaker = "; --quick: fewer launches and rounds, so it sees less" if run.quick else ""
-        size = f"{len(result.launches)} launches of {result.plan.rounds} rounds"
+        size = f"{len(result.launches)} launches of {result.launches[-1].rounds} rounds"
         lines.append(f"{size}, seed {result.seed}, {result.seconds:.0f} s{weaker}")
     return lines
 

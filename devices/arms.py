@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -89,6 +90,10 @@ class Arm:
         return cls(**_known(cls, "an arm", data))
 
 
+FEWEST = 5
+"""Iterations of a block that its median needs, if they take no longer than `Plan.block_ms`."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much is measured; the defaults are the protocol's.
@@ -96,16 +101,20 @@ class Plan:
     Attributes:
         launches: how many, unless planned looks end a comparison earlier or later.
         rounds: in each launch; a round is one block per arm.
+        splits: so many shorter rounds, where that makes no arm's blocks shorter than its share of `block_ms`.
         stat: of a block, ``median`` or ``lower_quartile``.
-        block_ms: the least that a block lasts; it sets k once per arm.
+        block_ms: the least that the blocks of a round and its splits last together; it sets k once per arm.
+        cold_ms: what may be spent before each block on iterations that aren't counted: other arms have used the caches.
         max_k: the most iterations of a block.
         streams_s: the least that a block of concurrent streams lasts.
     """
 
     launches: int = 6
     rounds: int = 12
+    splits: int = 4
     stat: str = "median"
     block_ms: float = 40.0
+    cold_ms: float = 5.0
     max_k: int = 4096
     streams_s: float = 0.25
     warm_iterations: int = 3
@@ -114,10 +123,21 @@ class Plan:
     block_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.launches < 1 or self.rounds < 1:
-            raise UsageError(f"{self.launches} launches of {self.rounds} rounds", "less than one", "give at least 1")
+        if min(self.launches, self.rounds, self.splits) < 1:
+            asked = f"{self.launches} launches of {self.rounds} rounds in {self.splits} splits"
+            raise UsageError(asked, "less than one", "give at least 1")
         if self.stat not in STATS:
             raise UsageError(f"block statistic {self.stat!r}", "no such statistic", f"known: {', '.join(STATS)}")
+
+    def iterations(self, usual_ms: float) -> int:
+        """k of an arm: a split's share of `block_ms`, but as many as a median can be taken of if there is time."""
+        enough = min(FEWEST, math.ceil(self.block_ms / usual_ms))
+        return max(1, enough, min(self.max_k, math.ceil(self.block_ms / self.splits / usual_ms)))
+
+    def split_rounds(self, blocks_ms: Sequence[float]) -> int:
+        """Rounds of a launch whose arms' blocks last so long."""
+        longest = max(blocks_ms, default=self.block_ms)
+        return self.rounds * max(1, min(self.splits, round(self.block_ms / longest)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

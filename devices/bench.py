@@ -126,7 +126,7 @@ def _bench_launches(sitting: Sitting, arms: Sequence[Arm]) -> None:
 
 def predicted_s(arms: Sequence[Arm], plan: Plan) -> float:
     """What a launch of these arms will take, if each opens in a second and a block holds several inferences."""
-    blocks = [plan.streams_s if arm.streams else plan.block_ms / 1e3 for arm in arms]
+    blocks = [plan.streams_s if arm.streams else (plan.block_ms + plan.splits * plan.cold_ms) / 1e3 for arm in arms]
     warm_s = [plan.warm_s * (2 if arm.streams else 1) for arm in arms]
     return sum(OPEN_S + warm + plan.rounds * block for warm, block in zip(warm_s, blocks, strict=True))
 

@@ -6,7 +6,6 @@ Only one worker runs at a time; all the others sleep. An arm that fails is data,
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import time
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
@@ -69,6 +68,11 @@ class Launch:
     seconds: float = 0.0
     alternating: bool = False  # there was no room for all workers at once: see `run_alternating`
 
+    @property
+    def rounds(self) -> int:
+        """How many blocks each arm had."""
+        return max((len(run.blocks) for run in self.arms.values()), default=0)
+
     def effect(self, a: str, b: str, stat: str) -> float | None:
         """Log of b over a, or None where one of them did not produce."""
         one, other = self.arms.get(a), self.arms.get(b)
@@ -125,8 +129,10 @@ class OpenArm:
         self.run.opened["warm_iterations"] = warm["iterations"]
         # The lower quartile, so that a disturbed warm-up doesn't make blocks shorter than asked.
         usual = block_stat(warm["samples_ns"][len(warm["samples_ns"]) // 2 :], "lower_quartile")
-        self.run.k = counts.setdefault(arm.same, max(1, min(plan.max_k, math.ceil(plan.block_ms * 1e6 / usual))))
-        self.timeout_s = max(plan.block_timeout_s, 100 * self.run.k * usual / 1e9)
+        self.run.k = counts.setdefault(arm.same, plan.iterations(usual / 1e6))
+        self.block_ms = self.run.k * usual / 1e6
+        self.cold = int(plan.cold_ms * 1e6 / usual)
+        self.timeout_s = max(plan.block_timeout_s, 0.1 * self.block_ms)
         if arm.streams:
             self._open_streams(arm.streams)
 
@@ -135,6 +141,7 @@ class OpenArm:
         warm = self.ask("streams", self.plan.open_timeout_s, count=count, seconds=self.plan.warm_s)
         usual_s = block_stat(warm["samples_ns"]) / 1e9
         self.load_s = max(self.plan.streams_s, 5 * usual_s)
+        self.block_ms = 1e3 * self.load_s
         self.timeout_s = max(self.plan.block_timeout_s, 100 * self.load_s)
 
     def ask(self, op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
@@ -150,7 +157,7 @@ class OpenArm:
             if self.arm.streams:
                 answer = self.ask("load", self.timeout_s, seconds=self.load_s)
             else:
-                answer = self.ask("block", self.timeout_s, k=self.run.k)
+                answer = self.ask("block", self.timeout_s, k=self.run.k, cold=self.cold)
         except ArmFailed as failed:
             self._give_up(failed)
             return
@@ -219,7 +226,8 @@ def run_launch(
                 opened[arm.name] = OpenArm(arm, plan, log, counts, () if kept else turned(index))
                 if not kept:
                     _check_room(opened, len(arms) - len(opened))
-        launch.order = orders([arm.name for arm in arms if opened[arm.name].run.ok], plan.rounds, rng)
+        able = [arm.name for arm in arms if opened[arm.name].run.ok]
+        launch.order = orders(able, plan.split_rounds([opened[name].block_ms for name in able]), rng)
         for name in itertools.chain.from_iterable(launch.order):
             if opened[name].run.ok:
                 opened[name].block()

@@ -25,8 +25,9 @@ from .resident import ArmFailed
 if TYPE_CHECKING:
     from .store import Store
 
-PROTOCOL = 2
-"""2: all arms of a launch run on the same cores, as many as they have threads; 1 left that to the scheduler."""
+PROTOCOL = 3
+"""3: rounds are split into shorter ones; 2: all arms of a launch run on the same cores, as many as they have threads;
+1 left that to the scheduler, in blocks of 40 ms."""
 QUICK_ROUNDS = 6
 Progress = Callable[[str], None]
 

@@ -97,10 +97,12 @@ class Worker:
         gc.disable()
         return {"samples_ns": samples_ns[-4096:], "iterations": len(samples_ns)}
 
-    def block(self, k: int) -> dict[str, Any]:
-        """Time `k` iterations, each by itself."""
+    def block(self, k: int, cold: int = 0) -> dict[str, Any]:
+        """Time `k` iterations, each by itself, after `cold` that aren't counted."""
         samples_ns = [0] * k
         clock, step = time.perf_counter_ns, self.session.step
+        for _ in range(cold):
+            step()
         before, cpu = _switches(), time.process_time_ns()
         for i in range(k):
             start = clock()

@@ -13,7 +13,7 @@ from seatrial.devices.arms import Arm, Plan, arm_from_path
 from seatrial.devices.bench import bench, predicted_s
 from seatrial.devices.store import Store
 
-FEW = Plan(launches=2, rounds=3, block_ms=2, warm_s=0.01)
+FEW = Plan(launches=2, rounds=3, splits=1, block_ms=2, warm_s=0.01)
 
 
 def test_bench_orders_by_speed_and_says_what_is_decided(model, tmp_path, quiet):
@@ -96,9 +96,11 @@ def test_the_peak_is_measured_in_a_process_of_its_own():
 
 def test_what_a_launch_will_take_grows_with_arms_and_rounds(model, tmp_path):
     arm = arm_from_path(model(), tmp_path / "in.npz", "a")
-    once = predicted_s([arm], Plan(rounds=10))
+    once = predicted_s([arm], Plan(rounds=10, cold_ms=0))
     assert once == pytest.approx(1.0 + 0.2 + 10 * 0.04)
-    assert predicted_s([arm, replace(arm, streams=2)], Plan(rounds=10)) == pytest.approx(once + 1.0 + 0.4 + 10 * 0.25)
+    assert predicted_s([arm, replace(arm, streams=2)], Plan(rounds=10, cold_ms=0)) == pytest.approx(
+        once + 1.0 + 0.4 + 10 * 0.25
+    )
 
 
 def test_results_are_data_frames_where_pandas_is(model, quiet, monkeypatch):

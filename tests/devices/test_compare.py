@@ -10,7 +10,7 @@ from seatrial.devices.arms import Arm, Plan, arm_from_path
 from seatrial.devices.compare import compare
 from seatrial.devices.gate import Verdict
 
-FEW = Plan(launches=2, rounds=3, block_ms=2, warm_s=0.01)
+FEW = Plan(launches=2, rounds=3, splits=1, block_ms=2, warm_s=0.01)
 
 
 def test_compare_is_green_for_less_work_and_says_what_it_would_have_seen(model, quiet):

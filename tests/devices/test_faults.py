@@ -15,7 +15,7 @@ from seatrial.devices import launches
 from seatrial.devices.arms import Plan, arm_from_path
 from seatrial.devices.sitting import Sitting
 
-FEW = Plan(launches=1, rounds=3, block_ms=30, warm_s=0.01)
+FEW = Plan(launches=1, rounds=3, splits=1, block_ms=30, warm_s=0.01)
 
 SESSION = """
 import json, sys, time
@@ -33,7 +33,7 @@ OpenArm.block = block
 arm = arm_from_path(sys.argv[1], Path(sys.argv[2]), "a")
 print("ready", flush=True)
 sys.stdin.readline()
-with Sitting(Plan(launches=1, rounds=3, block_ms=30, warm_s=0.01), progress=lambda text: None) as sitting:
+with Sitting(Plan(launches=1, rounds=3, splits=1, block_ms=30, warm_s=0.01), progress=lambda text: None) as sitting:
     sitting.launch([arm, arm.named("b")])
 print(json.dumps(spans), flush=True)
 """

@@ -42,7 +42,7 @@ def test_a_proof_runs_every_setting_in_a_process_of_its_own(model, tmp_path):
 
 def test_a_comparison_is_a_job_too(model, tmp_path):
     arm = arm_from_path(model(), tmp_path / "in.npz", "a")
-    plan = Plan(launches=2, rounds=2, block_ms=1, warm_s=0.01)
+    plan = Plan(launches=2, rounds=2, splits=1, block_ms=1, warm_s=0.01)
     arms = [arm.to_dict(), arm.named("b").to_dict()]
     job = {"kind": "comparison", "arms": arms, "plan": plan.to_dict(), "seed": 3}
     said: list[str] = []

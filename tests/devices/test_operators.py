@@ -16,7 +16,7 @@ from seatrial.devices.operators import changes, module_of, runs_of, with_modules
 from seatrial.devices.sitting import Sitting
 from seatrial.targets.profile import Operator, Part, Profile, profile_of
 
-FEW = Plan(launches=2, rounds=3, block_ms=2, warm_s=0.01)
+FEW = Plan(launches=2, rounds=3, splits=1, block_ms=2, warm_s=0.01)
 
 
 def node(name: str, op: str, us: float, precision: str = "fp32") -> Operator:

@@ -20,7 +20,7 @@ from seatrial.devices.results import effects, estimate, rank, summarise
 from seatrial.devices.sitting import Sitting
 from seatrial.devices.store import Store
 
-FEW = Plan(launches=2, rounds=3, block_ms=2, warm_s=0.01)
+FEW = Plan(launches=2, rounds=3, splits=1, block_ms=2, warm_s=0.01)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_every_stream_does_at_least_one_and_an_error_in_a_thread_is_not_lost():
 
 
 def test_a_bench_under_load_counts_inferences_in_a_second(model):
-    plan = replace(Plan(), launches=2, rounds=2, block_ms=2, warm_s=0.01, streams_s=0.05)
+    plan = replace(Plan(), launches=2, rounds=2, splits=1, block_ms=2, warm_s=0.01, streams_s=0.05)
     result = bench([model()], concurrency=[1, 2], plan=plan, seed=1)
     one, other = sorted(result.arms, key=lambda arm: arm.arm.streams or 0)
     assert (one.arm.streams, other.arm.streams) == (1, 2)
