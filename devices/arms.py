@@ -90,7 +90,7 @@ class Arm:
         return cls(**_known(cls, "an arm", data))
 
 
-FEWEST = 5
+FEWEST = 4
 """Iterations of a block that its median needs, if they take no longer than `Plan.block_ms`."""
 
 
@@ -101,7 +101,7 @@ class Plan:
     Attributes:
         launches: how many, unless planned looks end a comparison earlier or later.
         rounds: in each launch; a round is one block per arm.
-        splits: so many shorter rounds, where that makes no arm's blocks shorter than its share of `block_ms`.
+        splits: into so many shorter rounds where all arms keep enough iterations in a block; else half as many, or one.
         stat: of a block, ``median`` or ``lower_quartile``.
         block_ms: the least that the blocks of a round and its splits last together; it sets k once per arm.
         cold_ms: what may be spent before each block on iterations that aren't counted: other arms have used the caches.
@@ -134,10 +134,12 @@ class Plan:
         enough = min(FEWEST, math.ceil(self.block_ms / usual_ms))
         return max(1, enough, min(self.max_k, math.ceil(self.block_ms / self.splits / usual_ms)))
 
-    def split_rounds(self, blocks_ms: Sequence[float]) -> int:
-        """Rounds of a launch whose arms' blocks last so long."""
-        longest = max(blocks_ms, default=self.block_ms)
-        return self.rounds * max(1, min(self.splits, round(self.block_ms / longest)))
+    def split_rounds(self, counts: Sequence[int]) -> int:
+        """Rounds of a launch, from k of all its arms; from nothing that varies from launch to launch."""
+        fewest = min(counts, default=1)
+        if fewest > FEWEST:
+            return self.rounds * self.splits
+        return self.rounds * (max(1, self.splits // 2) if fewest == FEWEST else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

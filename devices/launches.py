@@ -130,9 +130,8 @@ class OpenArm:
         # The lower quartile, so that a disturbed warm-up doesn't make blocks shorter than asked.
         usual = block_stat(warm["samples_ns"][len(warm["samples_ns"]) // 2 :], "lower_quartile")
         self.run.k = counts.setdefault(arm.same, plan.iterations(usual / 1e6))
-        self.block_ms = self.run.k * usual / 1e6
         self.cold = int(plan.cold_ms * 1e6 / usual)
-        self.timeout_s = max(plan.block_timeout_s, 0.1 * self.block_ms)
+        self.timeout_s = max(plan.block_timeout_s, 100 * self.run.k * usual / 1e9)
         if arm.streams:
             self._open_streams(arm.streams)
 
@@ -141,7 +140,6 @@ class OpenArm:
         warm = self.ask("streams", self.plan.open_timeout_s, count=count, seconds=self.plan.warm_s)
         usual_s = block_stat(warm["samples_ns"]) / 1e9
         self.load_s = max(self.plan.streams_s, 5 * usual_s)
-        self.block_ms = 1e3 * self.load_s
         self.timeout_s = max(self.plan.block_timeout_s, 100 * self.load_s)
 
     def ask(self, op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
@@ -227,7 +225,7 @@ def run_launch(
                 if not kept:
                     _check_room(opened, len(arms) - len(opened))
         able = [arm.name for arm in arms if opened[arm.name].run.ok]
-        launch.order = orders(able, plan.split_rounds([opened[name].block_ms for name in able]), rng)
+        launch.order = orders(able, plan.split_rounds([_iterations(opened[name]) for name in able]), rng)
         for name in itertools.chain.from_iterable(launch.order):
             if opened[name].run.ok:
                 opened[name].block()
@@ -243,6 +241,11 @@ def run_launch(
     launch.arms = {arm.name: opened[arm.name].run for arm in arms}
     launch.seconds = time.monotonic() - start
     return launch
+
+
+def _iterations(opened: OpenArm) -> int:
+    """Of a block; one of streams lasts for a time and isn't split."""
+    return 1 if opened.arm.streams else opened.run.k or 1
 
 
 def turned(index: int) -> list[int]:
