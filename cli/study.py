@@ -8,11 +8,16 @@ from pathlib import Path
 import click
 
 from . import ui
+from .study_objectives import command as objectives
+from .study_objectives import show_objectives
 
 
 @click.group("study")
 def command() -> None:
-    """Read a finished search again: show it, select another bundle from it."""
+    """Read a finished search again: show it, select another bundle from it, judge it by something else."""
+
+
+command.add_command(objectives)
 
 
 @command.command("show")
@@ -28,6 +33,7 @@ def show(study: Path, as_json: bool) -> None:
         click.echo(json.dumps(found.document))
         return
     show_study(found)
+    show_objectives(found)
 
 
 @command.command("select")
@@ -36,6 +42,10 @@ def show(study: Path, as_json: bool) -> None:
 @click.option("--maximize", metavar="OBJECTIVE", help="accuracy, agreement, sqnr_db, ...")
 @click.option("--minimize", metavar="OBJECTIVE", help="latency_ms (the default), size_bytes, load_ms, ...")
 @click.option("--target", multiple=True, help="Only these runtimes.")
+@click.option("--confidence", type=click.FloatRange(0, 1), help="With which bounds must be met. [point estimates]")
+@click.option(
+    "--cost", type=click.Path(path_type=Path), metavar="CSV", help="Cost matrix: its decision goes into the graph."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Pack the selected candidate here.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the selected candidate as JSON.")
@@ -45,6 +55,8 @@ def select(
     maximize: str | None,
     minimize: str | None,
     target: tuple[str, ...],
+    confidence: float | None,
+    cost: Path | None,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -58,9 +70,11 @@ def select(
     from ..search.study import Study
 
     found = Study.read(study)
-    chosen = found.select(subject_to, maximize, minimize, listed(target))
+    chosen = found.select(subject_to, maximize, minimize, listed(target), confidence)
     if output:
-        found.pack(chosen["id"], output, overwrite)
+        # By an added cost matrix a candidate is chosen for what its decisions cost: they go into its graph.
+        own = found.objectives.get(maximize or minimize or "")
+        found.pack(chosen["id"], output, overwrite, cost or (own.matrix if own else None))
     if as_json:
         click.echo(json.dumps(chosen))
         return
@@ -69,4 +83,8 @@ def select(
         f"accuracy {ui.percent(chosen['accuracy'])}, agreement {ui.percent(chosen['agreement'])}, "
         f"{ui.number(chosen['sqnr_db'])} dB, {chosen['size_bytes'] / 1e6:.1f} MB"
     )
+    if chosen["objective"]["name"] not in chosen:
+        click.echo(f"{chosen['objective']['name']}: {chosen['objective']['value']:.4g}")
+    for bound in chosen["bounds"]:
+        click.echo(f"{bound['bound']}: it has {bound['value']:.4g}, p = {bound['probability']:.3g}")
     click.echo(f"packed: {output}" if output else "add -o DIR to pack it")

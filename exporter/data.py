@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """A named set of feeds, with integer class labels where they are known."""
+    """A named set of feeds, with integer class labels and the files' names where they are known."""
 
     name: str
     id: str
     feeds: list[Feed]
     labels: list[int] | None = None
+    names: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -73,7 +74,7 @@ def _folder(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | N
     feeds = [{inputs[0].name: preprocess.load(file)} for file in files]
     _check_shapes(feeds[0], inputs, asked)
     key = content_id([preprocess.to_dict(), [[p.name, file_sha256(p)] for p in files]])
-    return Data(path.name, key, feeds, _labels(path, files, asked))
+    return Data(path.name, key, feeds, _labels(path, files, asked), [str(p.relative_to(path)) for p in files])
 
 
 def _labels(path: Path, files: list[Path], asked: str) -> list[int] | None:

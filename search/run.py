@@ -195,6 +195,10 @@ class Running:
             )
         self.prover = Prover(self.program, self.work / "proof", max_drop, timeout_s=self.limits.timeout_s)
         self.trials.forget_failed()  # it may have lacked time, memory or a part that is there now
+        self.prove_all(space)
+
+    def prove_all(self, space: Sequence[Candidate]) -> None:
+        """Convert, quantize and prove what isn't known yet: one trial for each candidate."""
         known = self.trials.all()
         for target, precision in dict.fromkeys((c.target, c.precision) for c in space):
             todo = [c for c in space if (c.target, c.precision) == (target, precision) and c.id not in known]
@@ -277,7 +281,7 @@ class Running:
         for trial in able:
             groups.setdefault(trial.candidate.target, []).append(trial.id)
         launches = self.trials.launches("race")
-        reference = min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
+        reference = self._reference(able)
         if not race.plan(launches, groups).ids:
             return
         with self._sitting("race", seed) as sitting:
@@ -288,6 +292,14 @@ class Running:
                 arms = [self._arm(reference, race.REFERENCE), *(self._arm(known[each]) for each in step.ids)]
                 with self._timed("measure"):
                     launches.append(self._launch(sitting, arms, step.rounds, reference))
+
+    def _reference(self, able: Sequence[Trial]) -> Trial:
+        """What every launch holds: that of the first one stays, also where candidates came later."""
+        stored = self.trials.store.find(session=self.trials.session("race"), launch=0, arm=race.REFERENCE)
+        for trial in able if stored else ():
+            if (trial.artifact_id, dict(trial.candidate.settings)) == _ran(stored[0]):
+                return trial
+        return min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
 
     def _launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
         launch = sitting.launch(arms, rounds=rounds)
@@ -357,6 +369,11 @@ class Running:
         file = self.work / "costs.json"
         found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
         return found
+
+
+def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Artifact and settings of a stored measurement."""
+    return row["facts"]["arm"]["artifact_id"], dict(row["facts"]["arm"]["settings"])
 
 
 def _nothing(found: str, reasons: Mapping[str, str | None], todo: str) -> NothingMeasured:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import operator
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,27 @@ from ..core.ids import files_id
 from ..core.paths import check_free, writing
 from ..devices.facts import host_facts
 from ..devices.store import Store
+from ..exporter.api import host_identity
 from ..exporter.artifact import Artifact, model_files
 from ..exporter.build import Builder
+from ..exporter.decision import Costs, decide, read_costs
 from ..exporter.make import names_file
 from ..exporter.pack import pack
 from ..exporter.program import Program
+from ..exporter.proof.prove import Prover
 from ..exporter.quantize import Recipe
 from ..targets import get
+from .again import Added, add, before_and_after, check_name
+from .choose import Bound, Demand, best
 from .findings import Findings
+from .objectives import Estimate, Objective
 from .report import render
 from .trials import Trial, Trials
+from .views import Views
 
 SCHEMA = "seatrial.study/1"
 FILE = "study.json"
-OBJECTIVES = ("latency_ms", "accuracy", "agreement", "sqnr_db", "size_bytes", "load_ms", "threads")
-_NEEDS = {
-    "accuracy": "give a search of a declared classifier labelled data by --evaluate, or ",
-    "agreement": "give a search of a declared classifier real samples, or ",
-}
-_TESTS: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-    "==": operator.eq,
-}
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -106,6 +101,7 @@ class Study:
         maximize: str | None = None,
         minimize: str | None = None,
         targets: Sequence[str] = (),
+        confidence: float | None = None,
     ) -> dict[str, Any]:
         """The feasible candidate that is best by one objective under bounds, from stored facts alone.
 
@@ -114,6 +110,7 @@ class Study:
             maximize: an objective; or
             minimize: an objective; ``latency_ms`` where neither is given. Ties go to the faster one.
             targets: only these.
+            confidence: probability with which each bound must be met; by default the point estimates count.
 
         Raises:
             UsageError: a bound that can't be read, or an unknown objective.
@@ -121,22 +118,94 @@ class Study:
         """
         if maximize and minimize:
             raise UsageError("--maximize with --minimize", "one objective decides", "bound the other by --subject-to")
-        bounds = [_bound(text) for text in subject_to]
-        name, sign = (maximize, -1) if maximize else (minimize or "latency_ms", 1)
-        _known(name)
-        self._check_targets(targets)
-        able = [c for c in self.candidates if c["status"] == "ok" and c["latency_ms"] is not None]
-        able = [c for c in able if not targets or c["target"] in targets]
-        fits = [c for c in able if all(test(_value(c, key), limit) for key, test, limit, _ in bounds)]
-        usable = [c for c in fits if _value(c, name) is not None]
-        if not usable:
-            asked = f"the {'highest' if maximize else 'lowest'} {name}"
-            asked += f" where {' and '.join(subject_to)}" if subject_to else ""
+        if confidence is not None and not 0 < confidence < 1:
+            raise UsageError(f"--confidence {confidence:g}", "no probability", "give one between 0 and 1, such as 0.95")
+        bounds = [Bound.read(text) for text in subject_to]
+        name = maximize or minimize or "latency_ms"
+        demand = Demand(name, "max" if maximize else "min", bounds, confidence)
+        with closing(Views(self.folder, self.document)) as views:
+            for each in (name, *(bound.name for bound in bounds)):
+                views.direction(each)
+            self._check_targets(targets)
+            able = [c for c in self.candidates if c["status"] == "ok" and c["latency_ms"] is not None]
+            able = [c for c in able if not targets or c["target"] in targets]
             if not able:
                 found = f"no candidate{' for ' + ', '.join(targets) if targets else ''} was proven and timed"
-                raise CheckFailed(asked, found, f"`seatrial study show {self.folder}` says why of each")
-            raise CheckFailed(asked, *_nearest(able, bounds, name))
-        return min(usable, key=lambda c: (sign * float(_value(c, name) or 0), c["latency_ms"]))
+                raise CheckFailed(demand.text, found, f"`seatrial study show {self.folder}` says why of each")
+            return best(able, views, demand)
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """The objectives that were added, by name."""
+        with closing(Views(self.folder, self.document)) as views:
+            return views.added
+
+    def estimates(self, name: str) -> dict[str, Estimate]:
+        """An objective's value with its interval, by candidate id.
+
+        Raises:
+            UsageError: no such objective.
+        """
+        with closing(Views(self.folder, self.document)) as views:
+            views.direction(name)
+            return views.estimates(name)
+
+    def add_objective(
+        self,
+        name: str,
+        *,
+        measure: str | None = None,
+        cost: Path | str | None = None,
+        data: Path | str | None = None,
+        slice: str | None = None,
+        function: str | None = None,
+        direction: str | None = None,
+        targets: Sequence[str] = (),
+        say: Say = lambda text: None,
+    ) -> Added:
+        """Score every candidate by another objective and keep it; nothing is trained, converted or timed.
+
+        But for a runtime among `targets` that the study did not try: on that, the finalists' precisions and threads
+        are converted, proven and timed, and the study's own bundles are packed again.
+
+        Args:
+            name: to select by: ``study.select(minimize=name)``.
+            measure: ``accuracy`` (the default), ``macro_f1``, ``worst_recall`` or ``calibration_error``.
+            cost: a cost matrix (CSV, see `exporter.decision.read_costs`): the mean cost under its decision rule.
+            data: labelled examples to judge by instead of the study's own: stored artifacts are run on them once.
+            slice: ``class=NAME``, or ``NAME=FILE`` with an index or a file's name on each line.
+            function: ``FILE.py:NAME`` of outputs (n, classes) and labels (n,); it runs in a process of its own.
+            direction: of the function: ``max`` (the default) or ``min``.
+            targets: only candidates on these runtimes count; by itself, their latency.
+            say: takes one line about each step.
+
+        Raises:
+            UsageError: bad arguments or data, or the study has another objective of that name.
+        """
+        from .widen import widen  # which makes a study
+
+        check_name(name)
+        cost, data = (Path(path) if path else None for path in (cost, data))
+        work = widen(self, targets, say)
+        with closing(Views(self.folder, self.document)) as views:
+            found = add(views, name, measure, cost, data, slice, function, direction, targets, say)
+        if work is None:
+            return found
+        seconds = found.seconds + work.seconds
+        return replace(found, conversions=work.conversions, launches=work.launches, seconds=seconds)
+
+    def difference(self, name: str, a: str, b: str) -> Estimate | None:
+        """How much more of an added objective `a` has than `b`, over the same examples.
+
+        None where it is no mean over examples.
+        """
+        with closing(Views(self.folder, self.document)) as views:
+            return views.paired(views.added[name], a, b)
+
+    def cost_of(self, name: str, id: str) -> dict[str, dict[str, Estimate]]:
+        """Of an added cost matrix, what a candidate costs without and with the rule; see `again.before_and_after`."""
+        with closing(Views(self.folder, self.document)) as views:
+            return before_and_after(views, views.added[name], id)
 
     def _check_targets(self, targets: Sequence[str]) -> None:
         tried = list(dict.fromkeys(c["target"] for c in self.candidates))
@@ -144,11 +213,14 @@ class Study:
             if name not in tried:
                 raise UsageError(f"target {name!r}", "this study did not try it", f"it tried: {', '.join(tried)}")
 
-    def pack(self, id: str, out: Path, overwrite: bool = False) -> Bundle:
+    def pack(self, id: str, out: Path, overwrite: bool = False, cost: Path | str | Costs | None = None) -> Bundle:
         """Pack a candidate of this study; its file, proof and measurements are as the search left them.
+
+        With a cost matrix the decision rule is put behind the file, which is then proven anew, here.
 
         Raises:
             UsageError: the output exists, or holds the study; or the study's work folder is gone or has changed.
+            CheckFailed: with the rule the artifact fails its proof.
         """
         check_free(out, overwrite)
         if self.folder.resolve().is_relative_to(out.resolve()):
@@ -162,16 +234,26 @@ class Study:
         with Builder(self.folder / "work") as builder:
             vectors = (self.folder / "work/proof/inputs.npz", self.folder / str(trial.outputs))
             assert trial.proof
+            proof, host, facts = trial.proof, self._proven_on(), None
+            runtime = self.document["host"]["runtimes"][trial.candidate.target]
+            if cost:
+                matrix = cost if isinstance(cost, Costs) else read_costs(Path(cost), program.labels)
+                prover = Prover(program, self.folder / "work/proof", self.document["max_drop"])
+                made = decide(prover, builder.folder, artifact, (trial.proof["settings"], vectors[1]), matrix)
+                artifact, proof, facts = made.artifact, made.proof.to_dict(), made.facts
+                vectors = (vectors[0], made.proof.outputs or vectors[1])
+                host, runtime = host_identity(), None
             return pack(
                 out,
                 program,
                 artifact,
-                trial.proof,
+                proof,
                 vectors,
-                self._proven_on(),
+                host,
                 measurements=self._measurements(id),
                 names=names_file(builder, artifact),
-                runtime=self.document["host"]["runtimes"][trial.candidate.target],
+                runtime=runtime,
+                decision=facts,
             )
 
     def _proven_on(self) -> dict[str, Any]:
@@ -285,40 +367,3 @@ def _notes(found: Findings, program: Program, max_drop: float) -> list[str]:
         elif nearest.high >= 1:
             notes.append(f"no proven gain over the best default ({label})")
     return notes
-
-
-def _bound(text: str) -> tuple[str, Callable[[Any, float], bool], float, str]:
-    match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|==|<|>)\s*([-+.\deE]+)\s*", text)
-    if not match:
-        raise UsageError(f"--subject-to {text!r}", "it can't be read", 'write "latency_ms <= 5"')
-    name, sign, number = match.groups()
-    _known(name)
-    try:
-        limit = float(number)
-    except ValueError:
-        raise UsageError(f"--subject-to {text!r}", f"{number!r} is no number", 'write "latency_ms <= 5"') from None
-    test = _TESTS[sign]
-    return name, lambda value, limit: value is not None and test(value, limit), limit, sign
-
-
-def _known(name: str) -> None:
-    if name not in OBJECTIVES:
-        raise UsageError(f"objective {name!r}", "no such objective", f"known: {', '.join(OBJECTIVES)}")
-
-
-def _value(candidate: dict[str, Any], name: str) -> float | None:
-    value = candidate["settings"].get("threads") if name == "threads" else candidate[name]
-    return None if value is None else float(value)
-
-
-def _nearest(able: Sequence[dict[str, Any]], bounds: Sequence[Any], name: str) -> tuple[str, str]:
-    """What was found, and what to do, where nobody meets the bounds."""
-    for key in (*(bound[0] for bound in bounds), name):
-        if not any(_value(c, key) is not None for c in able):
-            return f"no candidate has {key}", f"{_NEEDS.get(key, '')}choose another objective"
-    for key, test, limit, sign in bounds:
-        values = [v for c in able if (v := _value(c, key)) is not None]
-        if not any(test(v, limit) for v in values):
-            near = min(values, key=lambda v: abs(v - limit))
-            return f"nobody has {key} {sign} {limit:g}; the nearest has {near:.4g}", "loosen that bound"
-    return "each bound is met by somebody, all together by nobody", "loosen one of them"

@@ -100,20 +100,23 @@ def rule_of(program: Program, outputs: Path, costs: Costs) -> Rule:
     if not program.classes:
         found = "the model declares no classes (a .py does, by get_labels())"
         raise Unsupported(f"a decision rule for {program.name}", found, "leave --cost away")
+    known = {group: scores(program, outputs, group) for group in ("main", *HELD_OUT)}
     groups = {}
     for group in HELD_OUT:
-        labels = program.data.get(group, {}).get("labels")
-        if labels:
-            groups[group] = (scores(program, outputs, group), labels)
-    known = [scores(program, outputs, group) for group in ("main", *HELD_OUT)]
-    return fitted(costs, groups, np.concatenate([each for each in known if len(each)]))
+        if labels := program.data.get(group, {}).get("labels"):
+            groups[group] = (known[group], labels)
+    return fitted(costs, groups, np.concatenate([each for each in known.values() if len(each)]))
 
 
 def scores(program: Program, outputs: Path, group: str) -> ndarray:
     """What a classifier answered over a group of the proof's samples, as (n, classes)."""
+    return rows_of(program, outputs, *program.span(group))
+
+
+def rows_of(program: Program, outputs: Path, start: int, end: int) -> ndarray:
+    """What a classifier answered, as (n, classes), from `start` up to `end` in a Samples file."""
     import numpy as np
 
-    start, end = program.span(group)
     found = samples.column(outputs, str(program.classes), start, end)
     width = len(program.labels or ())
     return np.concatenate([a.reshape(-1, width)[:1] for a in found]) if found else np.zeros((0, width), np.float32)

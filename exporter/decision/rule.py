@@ -43,7 +43,7 @@ class Rule:
 
     def probabilities(self, scores: ndarray) -> ndarray:
         """Of scores (n, classes), as float64."""
-        return _softmax(_logits(scores, self.kind) / self.temperature)
+        return softmax(_logits(scores, self.kind) / self.temperature)
 
     def expected(self, scores: ndarray) -> ndarray:
         """Expected cost (n, decisions) of scores (n, classes)."""
@@ -118,7 +118,8 @@ def _logits(scores: ndarray, kind: str) -> ndarray:
     return np.log(np.maximum(found, TINY)) if kind == "probabilities" else found
 
 
-def _softmax(logits: ndarray) -> ndarray:
+def softmax(logits: ndarray) -> ndarray:
+    """Over the last axis."""
     import numpy as np
 
     powers = np.exp(logits - logits.max(-1, keepdims=True))

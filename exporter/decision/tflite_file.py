@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import MissingPart, Unsupported
+from ..convert import tflite_boundary
 from .rule import COST, DECISION, TINY
 
 if TYPE_CHECKING:
@@ -27,11 +28,10 @@ def append(
     import numpy as np
 
     try:
-        import flatbuffers
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
         raise MissingPart(_ASKED, str(error), 'pip install "seatrial[tflite]"') from error
-    read = schema.ModelT.InitFromObj(schema.Model.GetRootAs(Path(model).read_bytes(), 0))
+    read = tflite_boundary.read(Path(model))
     if any(buffer.offset > 1 for buffer in read.buffers):
         raise Unsupported(_ASKED, "its weights lie behind the graph (a file beyond 2 GiB)", "export without --cost")
     graph = Graph(schema, read, scores)
@@ -56,9 +56,7 @@ def append(
     axis = graph.constant("axis", np.array([1], np.int32))
     decision = graph.op("ARG_MIN", DECISION, None, axis, options=argmin, type="INT64")
     graph.outputs({COST: cost, DECISION: decision})
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(read.Pack(builder), file_identifier=b"TFL3")
-    Path(out).write_bytes(builder.Output())
+    Path(out).write_bytes(tflite_boundary.written(read))
     return {}
 
 

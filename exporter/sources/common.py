@@ -71,7 +71,7 @@ def fill(
         outputs = [run(feed) for feed in group.feeds] if use != "calibration" else None
         _save(folder, use, group.feeds, outputs)
     specs = [TensorSpec(name, str(a.dtype), tuple(a.shape)) for name, a in answers[0].items()]
-    facts = {use: {**group.to_dict(), "labels": group.labels} for use, group in groups.items()}
+    facts = {use: {**group.to_dict(), "labels": group.labels, "names": group.names} for use, group in groups.items()}
     return Answers(specs, [name for name, _ in main], kept, facts, [*heard, *notes])
 
 
@@ -115,7 +115,8 @@ def split(given: Data) -> tuple[Data, Data]:
     parts = []
     for keep in ([i for i in range(n) if i not in out], sorted(out)):
         labels = [given.labels[i] for i in keep] if given.labels else None
-        parts.append(Data(given.name, given.id, [given.feeds[i] for i in keep], labels))
+        names = [given.names[i] for i in keep] if given.names else None
+        parts.append(Data(given.name, given.id, [given.feeds[i] for i in keep], labels, names))
     return parts[0], parts[1]
 
 

@@ -1,0 +1,205 @@
+"""`seatrial study objectives`: judge a finished search by something else, and choose again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import ui
+
+if TYPE_CHECKING:
+    from ..search.again import Added
+    from ..search.objectives import Estimate
+    from ..search.study import Study
+
+
+@click.group("objectives")
+def command() -> None:
+    """Add an objective to a finished search, or list those that it has. Nothing is trained or converted again."""
+
+
+@command.command("add")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--measure", help="accuracy (the default), macro_f1, worst_recall or calibration_error.")
+@click.option("--cost", type=click.Path(path_type=Path), metavar="CSV", help="Cost matrix: mean cost of its decisions.")
+@click.option("--function", metavar="FILE.py:NAME", help="Your own: outputs (n, classes) and labels (n,) to a number.")
+@click.option("--direction", type=click.Choice(("max", "min")), help="Of --function. [max]")
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled examples that the study did not have.")
+@click.option("--slice", metavar="NAME=FILE", help="Only these examples; class=NAME for those of one class.")
+@click.option("--target", multiple=True, help="Only these runtimes; one not tried before is converted and timed.")
+@click.option("--subject-to", multiple=True, metavar='"latency_ms <= 5"', help="A bound. May be repeated.")
+@click.option("--confidence", type=click.FloatRange(0, 1), help="With which bounds must be met. [point estimates]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Pack the best candidate here.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def add(
+    study: Path,
+    name: str,
+    target: tuple[str, ...],
+    subject_to: tuple[str, ...],
+    confidence: float | None,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Score every candidate of STUDY by the objective NAME, from stored answers, and say which is best for it.
+
+    With --data the stored artifacts are run on the new examples, once. Nothing is trained; nothing is converted or
+    timed but for a --target that STUDY did not try.
+
+    \b
+    seatrial study objectives add out/ missed --cost costs.csv --subject-to "latency_ms <= 5" -o bundle/
+    seatrial study objectives add out/ failures --data failed/
+    """
+    from ..core.paths import check_free
+    from ..exporter.api import listed
+    from ..search.study import Study
+
+    found = Study.read(study)
+    if output:
+        check_free(output, overwrite)
+    old = found.winners.get("best")
+    with ui.progress() as say:
+        added = found.add_objective(name, targets=listed(target), say=say, **options)
+    better = {"maximize" if added.objective.direction == "max" else "minimize": name}
+    if not as_json:
+        _show(found, added, old)
+    chosen = found.select(subject_to, confidence=confidence, **better)
+    if output:
+        found.pack(chosen["id"], output, overwrite, cost=added.objective.matrix)
+    if as_json:
+        click.echo(json.dumps(_data(found, added, chosen)))
+        return
+    for line in _verdict(found, added, chosen, old):
+        click.echo(line)
+    click.echo(f"packed: {output}" if output else "add -o DIR to pack it")
+
+
+@command.command("list")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_(study: Path, as_json: bool) -> None:
+    """List the objectives of STUDY: those that every study has, and those that were added."""
+    from ..search.objectives import BUILT_IN
+    from ..search.study import Study
+
+    own = Study.read(study).objectives
+    rows = [[name, each.direction, each.unit, "every study has it"] for name, each in BUILT_IN.items()]
+    rows += [[name, each.direction, "", each.text] for name, each in own.items()]
+    if as_json:
+        keys = ("name", "direction", "unit", "what")
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    ui.table(("objective", "better", "unit", "what"), rows)
+
+
+def show_objectives(study: Study) -> None:
+    """The objectives that were added to a study, each with who is best for it; nothing where there are none."""
+    from ..search.choose import label
+
+    rows = []
+    for name, each in study.objectives.items():
+        found = study.estimates(name)
+        able = [c for c in study.candidates if c["id"] in found and c["status"] == "ok"]
+        sign = -1 if each.direction == "max" else 1
+        best = min(able, key=lambda c: sign * found[c["id"]].value, default=None)
+        rows.append([name, each.text, label(best) if best else "-", span(found[best["id"]]) if best else "-"])
+    if rows:
+        ui.table(("added objective", "what", "best", ">value [95 %]"), rows)
+
+
+def _show(study: Study, added: Added, old: str | None) -> None:
+    from ..search.choose import label
+
+    click.echo(f"{added.objective.name}: {added.objective.text}")
+    rows = []
+    sign = -1 if added.objective.direction == "max" else 1
+    able = [c for c in study.candidates if c["id"] in added.estimates and c["status"] == "ok"]
+    for c in sorted(able, key=lambda c: sign * added.estimates[c["id"]].value):
+        mark = "the old winner" if c["id"] == old else ""
+        rows.append([label(c), span(added.estimates[c["id"]]), ui.interval(c), ui.percent(c["accuracy"]),
+                     f"{c['size_bytes'] / 1e6:.2f}", mark])  # fmt: skip
+    ui.table(("candidate", f">{added.objective.name} [95 %]", ">latency ms", ">accuracy", ">MB", ""), rows)
+    for text, why in added.failed.items():
+        click.echo(f"not run on the new examples: {text}: {why}")
+    click.echo(
+        f"retrainings: {added.retrainings}, conversions: {added.conversions}, artifacts run on new examples: "
+        f"{added.replays}, launches timed: {added.launches}, {added.seconds:.1f} s"
+    )
+
+
+def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None) -> list[str]:
+    """Who is best, whether it meets the demand, and what it costs against the old winner."""
+    from ..search.choose import label
+
+    name = added.objective.name
+    bounds = ", ".join(f"{b['bound']} with p = {b['probability']:.3g}" for b in chosen["bounds"])
+    lines = [f"an old trial meets the demand ({bounds}): {label(chosen)}"] if bounds else []
+    lines.append(f"best for {name}: {label(chosen)}, {span(added.estimates[chosen['id']])}")
+    if old in added.estimates and old != chosen["id"]:
+        lines.append(f"against the old winner: {_against(added, chosen, study.candidate(str(old)))}")
+        difference = study.difference(name, chosen["id"], str(old))
+        if difference and difference.low is not None and difference.high is not None:
+            word = "" if difference.low > 0 or difference.high < 0 else ": NOT decided, chance can explain it"
+            lines.append(f"difference over the same examples: {span(difference)}{word}")
+    elif old == chosen["id"]:
+        lines.append("it is the old winner, too")
+    if added.objective.matrix:
+        lines += _costs(study, added, chosen, str(old))
+    return lines
+
+
+def _against(added: Added, new: dict[str, Any], old: dict[str, Any]) -> str:
+    """The old objectives of one candidate beside another's."""
+    words = [f"{added.objective.name} {added.estimates[new['id']].value:.4g} instead of "
+             f"{added.estimates[old['id']].value:.4g}",
+             f"{new['latency_ms'] / old['latency_ms']:.2f} × its time",
+             f"{new['size_bytes'] / old['size_bytes']:.2f} × its size"]  # fmt: skip
+    if new["accuracy"] is not None and old["accuracy"] is not None:
+        words.append(f"accuracy {new['accuracy'] - old['accuracy']:+.1%}")
+    return ", ".join(words)
+
+
+def _costs(study: Study, added: Added, chosen: dict[str, Any], old: str) -> list[str]:
+    """What the old winner costs where its largest score decides, and the chosen one with the rule."""
+    lines = []
+    before = study.cost_of(added.objective.name, old) if old in added.estimates else {}
+    for group, found in study.cost_of(added.objective.name, chosen["id"]).items():
+        plain = before.get(group, {}).get("plain")
+        words = f"mean cost on {group!r} ({found['rule'].n} examples): {span(found['rule'])} with its decision rule"
+        lines.append(words + (f"; the old winner's largest score: {span(plain)}" if plain else ""))
+    return lines
+
+
+def span(estimate: Estimate) -> str:
+    """A value with its interval."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4g}"
+    return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
+
+
+def _data(study: Study, added: Added, chosen: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    costs = study.cost_of(added.objective.name, chosen["id"]) if added.objective.matrix else None
+    return {
+        "objective": asdict(added.objective),
+        "estimates": {id: _plain(e) for id, e in added.estimates.items()},
+        "chosen": chosen,
+        "costs": {g: {k: _plain(e) for k, e in each.items()} for g, each in costs.items()} if costs else None,
+        "failed": added.failed,
+        "retrainings": added.retrainings,
+        "conversions": added.conversions,
+        "replays": added.replays,
+        "launches": added.launches,
+        "seconds": added.seconds,
+    }
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    return {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}

@@ -1,0 +1,206 @@
+"""Choose again: an objective added to a finished study, from stored answers or stored artifacts; nothing is trained."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UsageError
+from ..core.ids import file_sha256
+from ..core.paths import check_readable
+from ..exporter import data as loader
+from ..exporter.decision import read_costs
+from ..exporter.program import Program
+from .objectives import BUILT_IN, MEASURES, Estimate, Objective, costs, mean
+from .replay import replay
+from .trials import feasible
+from .views import Views
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Added:
+    """An objective that a study has now.
+
+    Attributes:
+        objective: what it is.
+        estimates: by candidate id.
+        failed: why, by label, of candidates that could not be run on the new examples.
+        replays: how many artifacts were run on new examples; those that were run before aren't counted.
+        seconds: what it took.
+        retrainings: none: answers and artifacts are stored.
+        conversions: files that were made, quantized ones too: none without a runtime that the study did not try.
+        launches: how often such a runtime's candidates were timed.
+    """
+
+    objective: Objective
+    estimates: dict[str, Estimate]
+    failed: dict[str, str]
+    replays: int
+    seconds: float
+    retrainings: int = 0
+    conversions: int = 0
+    launches: int = 0
+
+
+def add(
+    views: Views,
+    name: str,
+    measure: str | None = None,
+    cost: Path | None = None,
+    data: Path | None = None,
+    slice: str | None = None,
+    function: str | None = None,
+    direction: str | None = None,
+    targets: Sequence[str] = (),
+    say: Say = lambda text: None,
+) -> Added:
+    """Add an objective to the study that `views` looks at; see `Study.add_objective`."""
+    start = time.monotonic()
+    program = views.program
+    if not program.classes:
+        found = "the model declares no classes (a .py does, by get_labels())"
+        raise UsageError(f"the objective {name!r}", found, "search with a model that does")
+    if targets and not (measure or cost or function or data or slice):
+        measure = "latency_ms"
+    what, better = _measure(measure, cost, function, direction)
+    given = _examples(data, program) if data else None
+    objective = Objective(
+        name,
+        what,
+        better,
+        costs=read_costs(cost, program.labels).to_dict() if cost else None,
+        slice=_slice(slice, program, given) if slice else None,
+        data={"name": given.name, "id": given.id, "labels": given.labels} if given else None,
+        function=_function(function) if function else None,
+        targets=list(targets) or None,
+    )
+    ran: list[str] = []
+    failed = {}
+    if given:
+        failed = replay(views.folder, given, feasible(list(views.trials.values())), _counted(ran, say))
+    say(f"scoring {name}")
+    estimates = views.scored(objective)
+    views.kept.add(objective)
+    return Added(objective, estimates, failed, len(ran) - len(failed), time.monotonic() - start)
+
+
+def _counted(ran: list[str], say: Say) -> Say:
+    def heard(text: str) -> None:
+        ran.append(text)
+        say(text)
+
+    return heard
+
+
+def check_name(name: str) -> None:
+    """Refuse what no objective may be called, before work starts.
+
+    Raises:
+        UsageError: no word, or the name of an objective that every study has.
+    """
+    if not re.fullmatch(r"[A-Za-z_]\w{0,63}", name):
+        raise UsageError(f"the objective {name!r}", "no name", "write letters, digits and _, 64 at most")
+    if name in BUILT_IN:
+        raise UsageError(f"the objective {name!r}", "every study has it already", "choose another name")
+
+
+def _measure(measure: str | None, cost: Path | None, function: str | None, direction: str | None) -> tuple[str, str]:
+    """What is measured, and its better direction."""
+    given = [x for x in (measure, cost and "expected_cost", function and "function") if x]
+    if len(given) > 1:
+        raise UsageError(" and ".join(given), "an objective measures one thing", "add one objective for each")
+    what = given[0] if given else "accuracy"
+    if what not in (*MEASURES, "expected_cost", "function", "latency_ms"):
+        raise UsageError(f"--measure {what}", "no such measure", f"known: {', '.join(MEASURES)}")
+    natural = {"expected_cost": "min", "latency_ms": "min", "function": direction or "max"}.get(what)
+    natural = natural or MEASURES[what][1]
+    if direction and direction != natural:
+        found = f"{'lower' if natural == 'min' else 'higher'} is better there"
+        raise UsageError(f"--direction {direction} for {what}", found, "it is for --function alone")
+    return what, natural
+
+
+def _examples(path: Path, program: Program) -> loader.Data:
+    asked = f"new data {path}"
+    given = loader.load(path, program.inputs, program.preprocess, "new")
+    if given.labels is None:
+        todo = "add a labels.csv (file,label), one folder per class number, or an array `labels` in the .npz"
+        raise UsageError(asked, "it has no labels", todo)
+    _check_range(asked, given.labels, program)
+    return given
+
+
+def _check_range(asked: str, labels: Sequence[int], program: Program) -> None:
+    most = len(program.labels or ()) - 1
+    wrong = sorted({y for y in labels if not 0 <= y <= most})
+    if wrong:
+        raise UsageError(asked, f"labels {', '.join(map(str, wrong[:5]))}", f"the model's classes are 0 to {most}")
+
+
+def _function(text: str) -> dict[str, Any]:
+    path, colon, name = text.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise UsageError(f"--function {text}", "no function is named", "write FILE.py:NAME")
+    check_readable(Path(path), f"the function {text}")
+    return {"path": str(Path(path).resolve()), "name": name, "sha256": file_sha256(path)}
+
+
+def _slice(text: str, program: Program, given: loader.Data | None) -> dict[str, Any]:
+    """``class=cat``, or ``NAME=FILE`` with an index or a file's name on each line."""
+    asked = f"--slice {text}"
+    name, equals, rest = text.partition("=")
+    if not equals or not name or not rest:
+        raise UsageError(asked, "it can't be read", "write class=NAME, or NAME=FILE with one index or name a line")
+    own: Mapping[str, Any] = program.data.get("evaluate", {})
+    labels, names = (given.labels, given.names) if given else (own.get("labels"), own.get("names"))
+    if not labels:
+        raise UsageError(asked, "the study has no labelled data", "add --data, or search with --evaluate")
+    if name == "class":
+        classes = program.labels or []
+        if rest not in classes:
+            raise UsageError(asked, "no such class", f"known: {', '.join(classes)}")
+        found = [i for i, y in enumerate(labels) if y == classes.index(rest)]
+        text = rest
+    else:
+        found, text = _indices(asked, Path(rest), len(labels), names), name
+    if not found:
+        raise UsageError(asked, "no example is in it", "choose another slice")
+    return {"name": text, "indices": found}
+
+
+def _indices(asked: str, path: Path, n: int, names: Sequence[str] | None) -> list[int]:
+    check_readable(path, asked)
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    places = {str(i): i for i in range(n)} if all(line.isdigit() for line in lines) else None
+    if places is None:
+        if names is None:
+            raise UsageError(asked, "the examples have no names", f"give indices from 0 to {n - 1}")
+        places = {name: i for i, name in enumerate(names)}
+    unknown = [line for line in lines if line not in places]
+    if unknown:
+        found = f"no such example: {', '.join(unknown[:5])}" + (" ..." if len(unknown) > 5 else "")
+        raise UsageError(asked, found, f"there are {n}: indices from 0, or the files' names within the data's folder")
+    return sorted({places[line] for line in lines})
+
+
+def before_and_after(views: Views, objective: Objective, id: str) -> dict[str, dict[str, Estimate]]:
+    """Mean cost of a candidate by data: where the largest score decides (``plain``), and by the rule (``rule``).
+
+    ``confirm`` are labelled examples that nothing was chosen by and no temperature fitted to.
+    """
+    trial = views.trials[id]
+    rule = views.rule(objective, trial)
+    groups = ["new"] if objective.data else [g for g in ("evaluate", "confirm") if views.labels(g) is not None]
+    found: dict[str, dict[str, Estimate]] = {}
+    for group in groups:
+        answers = views.answers(objective, trial, "evaluate" if group == "new" else group)
+        found[group] = {"rule": mean(costs(rule, *answers))}
+        if rule.costs.of_class is not None:
+            found[group]["plain"] = mean(costs(rule, *answers, plain=True))
+    return found
