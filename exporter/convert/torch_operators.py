@@ -18,6 +18,9 @@ UNTRANSLATED = ("No ONNX function found", "Lowering not found")
 WRAPPERS = ("inner", "model", "inner")
 """Modules of ours around the user's: see `torch_args.flat`, and `pt2_file`."""
 
+ALONE = "seatrial"
+"""Key of a stack that `leave_paths_alone` wrote."""
+
 
 def operators(pt2: str) -> dict[str, list[str]]:
     """Each operator (``aten.relu.default``) with the paths of the modules that use it, in their order."""
@@ -86,14 +89,28 @@ def _at(error: BaseException, graph: Any) -> str:
     while trace:
         node: Any = trace.tb_frame.f_locals.get("node")
         if getattr(node, "op", "") == "call_function" and str(node.target).count(".") == 2:
-            found = _named(str(node.target), [_module(node) or _module(_origin(node, graph))])
+            found = _named(str(node.target), [module_of(node) or module_of(_origin(node, graph))])
         trace = trace.tb_next
     return found
 
 
-def _module(node: Any) -> str:
-    stack = list(node.meta.get("nn_module_stack", {}).values()) if node is not None else []
-    return _outside(stack[-1][0]) if stack else ""
+def module_of(node: Any) -> str:
+    """Path in the user's model of the innermost module around a node of a torch graph; empty for the model itself."""
+    stack = node.meta.get("nn_module_stack", {}) if node is not None else {}
+    if ALONE in stack:
+        return str(stack[ALONE][1])
+    return _outside(list(stack.values())[-1][0]) if stack else ""
+
+
+def leave_paths_alone(graph: Any) -> set[str]:
+    """Let each node's stack of modules be the path of the innermost one, and nothing else; all of these paths.
+
+    For litert-torch, which calls a tensor after the classes in the stack, each with the last word of its path.
+    """
+    paths = {node: module_of(node) for node in graph.nodes if node.op == "call_function"}
+    for node, path in paths.items():
+        node.meta["nn_module_stack"] = {ALONE: ("", path or "model")}
+    return set(paths.values()) - {""}
 
 
 def _origin(node: Any, graph: Any) -> Any:

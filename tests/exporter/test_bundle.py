@@ -107,6 +107,18 @@ def test_a_bundle_is_verified_where_it_stands(bundle: Path) -> None:
 FILES = ["model.onnx", "golden/inputs.npz", "golden/outputs.npz", "labels.txt", "example.py", "report.md", "names.json"]
 
 
+@pytest.mark.parametrize("name", ["tflite-fp32", "tflite-int8"])
+def test_tensors_of_a_tflite_are_called_after_modules(bundles: Path, name: str) -> None:
+    paths = json.loads((bundles / name / "names.json").read_text())
+    theirs = json.loads((bundles / "onnxruntime-fp32" / "names.json").read_text())
+    assert paths
+    assert set(paths.values()) <= set(theirs.values())
+    model = (bundles / name / "model.tflite").read_bytes()
+    assert all(tensor.encode() in model for tensor in paths)
+    assert b"seatrial" not in model
+    assert b"<locals>" not in model
+
+
 @pytest.mark.parametrize("name", [*FILES, MANIFEST, SEAL])
 def test_one_flipped_byte_anywhere_is_found(copy: Path, name: str) -> None:
     flip(copy / name)
