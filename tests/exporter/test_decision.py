@@ -145,7 +145,7 @@ def test_a_graph_that_decides_otherwise_is_found_and_a_tie_is_none() -> None:
 def exported(
     tmp_path_factory: pytest.TempPathFactory, classifier: Callable[[Path], list[str]], needs: Callable[..., None]
 ) -> list[Exported]:
-    """The classifier with labelled data and a cost matrix, for all runtimes, in fp32 and int8."""
+    """The classifier with labelled data and a cost matrix, for all runtimes in int8: their graphs are the richer."""
     needs("torch", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "ai_edge_quantizer", "litert_torch")
     folder = tmp_path_factory.mktemp("decision")
     classifier(folder)
@@ -156,7 +156,7 @@ def exported(
     return export(
         folder / "classifier.py",
         "onnxruntime,openvino,tflite",
-        precision="fp32,int8",
+        precision="int8",
         calibration=folder / "calibration.npz",
         evaluate=folder / "evaluate.npz",
         cost=folder / "costs.csv",
@@ -166,7 +166,7 @@ def exported(
 
 
 def test_every_runtime_decides_as_the_rule_written_out(exported: list[Exported]) -> None:
-    assert len(exported) == 6
+    assert [each.bundle.target for each in exported] == ["onnxruntime", "openvino", "tflite"]
     for each in exported:
         bundle = each.bundle
         rule = Rule(read_rule(bundle), bundle.manifest["decision"]["temperature"])
@@ -209,15 +209,3 @@ def test_a_changed_decision_fails_the_self_test_and_verify(exported: list[Export
     assert (done.returncode, "decision: integers differ" in done.stdout) == (1, True)
     with pytest.raises(CheckFailed, match="decision"):
         verify(path)
-
-
-def test_a_model_without_classes_is_refused_before_work(
-    tmp_path: Path, classifier: Callable[[Path], list[str]], needs: Callable[..., None]
-) -> None:
-    needs("torch", "onnxruntime")
-    classifier(tmp_path)
-    model = tmp_path / "classifier.py"
-    model.write_text(model.read_text().replace("def get_labels", "def no_labels"))
-    (tmp_path / "costs.csv").write_text(COSTS)
-    with pytest.raises(UsageError, match="declares no classes"):
-        export(model, cost=tmp_path / "costs.csv", output=tmp_path / "out")
