@@ -31,6 +31,7 @@ UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 @click.option("--range", "ranges", multiple=True, metavar="NAME=LOW:HIGH", help="Of an integer input of a raw file.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="Arrays to time with: an .npz, one for each input.")
 @click.option("--device", metavar="PROFILE", help="Limits of every model: one-core, small, or a .toml's path.")
+@click.option("--python", multiple=True, metavar="PATH", help="Open the models in this interpreter. May be repeated.")
 @click.option("--deadline", metavar="33ms", help="Say how many inferences took longer; exit 1 where that is too many.")
 @click.option("--miss", type=ui.Percent(), default="1%", show_default=True, help="Share that may miss the deadline.")
 @click.option("--strict", is_flag=True, help="Exit 3 where nothing is proven about the deadline.")

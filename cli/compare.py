@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .gate_result import Benchmark, Run
 
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
-_OVERRULING = ("tolerate", "detect", "threads", "base_ref", "base_hash")
 _OF_THE_EXPORT = ("target", "precision", "calibration", "arg")
 
 
@@ -48,6 +47,9 @@ class Compare(click.Command):
 @click.option("--strict", is_flag=True, help="INCONCLUSIVE exits 3 instead of 0.")
 @click.option("--allow-new", is_flag=True, help="NEW doesn't fail where another benchmark was compared.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of both, instead of each bundle's own.")
+@click.option("--device", metavar="PROFILE", help="Limits of both: one-core, small, or a .toml's path.")
+@click.option("--python", metavar="PATH", help="Open both in this interpreter.")
+@click.option("--base-python", metavar="PATH", help="Open the base in this one: what does an upgrade cost?")
 @click.option("--seed", type=int, help="Of the order of rounds, and of the inputs of raw model files.")
 @click.option("--store", metavar="URL", help="Keep all measurements there: a SQLite file or a database's URL.")
 @click.option("--target", multiple=True, help="With --base-ref: as in export, like the next three.")
@@ -132,7 +134,7 @@ def _cases(paths: tuple[str, ...], options: dict[str, Any], say: Any) -> Iterato
     base = [name for name in ("base_ref", "base_hash") if options[name]]
     _check(ctx, paths, options, base)
     if len(paths) == 2:
-        margins = {name: options[name] for name in ("tolerate", "detect", "threads")}
+        margins = {name: options[name] for name in gate_cases.MEASURING}
         case = Case(Path(paths[1]).name, paths[0], paths[1], **margins)
         yield [case], lambda each: _command(paths, options, _rule(each, options["quick"]))
         return
@@ -166,10 +168,11 @@ def _typed(ctx: click.Context, names: tuple[str, ...]) -> frozenset[str]:
 
 
 def _given(ctx: click.Context, options: dict[str, Any]) -> Given:
-    from .gate_cases import Given
+    from .gate_cases import MEASURING, Given
 
-    plain = {name: options[name] for name in (*_OVERRULING, "baselines")}
-    return Given(**plain, typed=_typed(ctx, _OVERRULING))
+    overruling = (*MEASURING, "base_ref", "base_hash")
+    plain = {name: options[name] for name in (*overruling, "baselines")}
+    return Given(**plain, typed=_typed(ctx, overruling))
 
 
 def _lone(path: str, options: dict[str, Any]) -> Entry:
@@ -187,11 +190,14 @@ def _plain(value: Any) -> Any:
 
 
 def _rule(case: Case, quick: bool) -> list[str]:
-    from ..devices.family import rule_for
+    from ..devices.family import HOW, rule_for
 
     rule = rule_for(quick, case.tolerate, case.detect)
     words = ["--tolerate", f"{100 * rule.tolerate:g}%", "--detect", f"{100 * rule.detect:g}%"]
-    return [*words, *(["--threads", str(case.threads)] if case.threads else [])]
+    for name in HOW:
+        value = getattr(case, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value else []
+    return words
 
 
 def _command(what: tuple[str, ...] | Case, options: dict[str, Any], rule: list[str]) -> str:

@@ -13,6 +13,7 @@ import click
 
 from ..core.config import read_toml, refuse_unknown
 from ..core.errors import Interrupted, NothingMeasured, SeatrialError, UsageError
+from ..devices.family import HOW
 from . import DEFAULTS, export, ui
 from .gate_baseline import Ref, Refs, by_hash, model_path
 
@@ -33,7 +34,12 @@ _OWN = [
     click.Option(["--base-hash"]),
     click.Option(["--tolerate"], type=ui.Percent()),
     click.Option(["--detect"], type=ui.Percent()),
+    click.Option(["--device"]),
+    click.Option(["--python"]),
+    click.Option(["--base-python"]),
 ]
+MEASURING = ("tolerate", "detect", *HOW)
+"""Options of an entry that a `Case` takes."""
 _ENTRY = click.Command("entry", params=[*_OWN, *_EXPORT])
 _OPTIONS = {word.removeprefix("--"): p for p in (*_OWN, *_EXPORT) for word in p.opts if word.startswith("--")}
 
@@ -45,6 +51,9 @@ class Given:
     tolerate: float
     detect: float | None
     threads: int | None
+    device: str | None
+    python: str | None
+    base_python: str | None
     base_ref: str | None
     base_hash: str | None
     baselines: Path | None
@@ -189,7 +198,7 @@ class _Builder:
 
         chosen = [each for each in self.entry.combinations if self.entry.benchmark(*each) in wanted]
         origin, base = self._base(chosen)
-        margins = {name: self.pick(name) for name in ("tolerate", "detect", "threads")}
+        margins = {name: self.pick(name) for name in MEASURING}
         blank = Case("", candidate=self.params["candidate"] or self.params["model"], origin=origin, **margins)
         bases = [base(*each) for each in chosen]
         blank = replace(blank, base=origin)

@@ -16,9 +16,10 @@ from ..core.errors import SeatrialError, UsageError
 from ..core.ids import content_id, files_id
 from ..core.specs import TensorSpec
 from . import feeds
+from .device_profile import device_profile
 from .feeds import Wishes
 from .grid import Grid
-from .probe import Probe
+from .probe import Probe, interpreter
 from .stats import STATS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Arm:
         batch: samples of one inference, where the user chose it.
         streams: inferences at the same time; None means one after the other, in one thread.
         limits: what its worker restricts itself to; see `device_profile.DeviceProfile.limits`.
+        python: the interpreter that it is opened in, where that isn't left to its target.
     """
 
     name: str
@@ -58,13 +60,22 @@ class Arm:
     batch: int | None = None
     streams: int | None = None
     limits: Mapping[str, Any] = field(default_factory=dict)
+    python: str = ""
 
     @property
     def same(self) -> str:
         """Id of what is run, whatever its name: duplicates share it."""
         streams = [] if self.streams is None else [self.streams]
         limits = [dict(self.limits)] if self.limits else []
-        return content_id([self.target, self.artifact_id, dict(self.settings), self.inputs, *streams, *limits])
+        python = [self.python] if self.python else []
+        return content_id([self.target, self.artifact_id, dict(self.settings), self.inputs, *streams, *limits, *python])
+
+    @property
+    def interpreter(self) -> Path | None:
+        """Where its worker runs; None for this interpreter."""
+        from .. import targets
+
+        return Path(self.python) if self.python else targets.interpreter(self.target, self.settings)
 
     @property
     def bar_db(self) -> float:
@@ -167,7 +178,7 @@ def arms_from_paths(
     known: dict[str, list[TensorSpec]] = {}
     for index, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
         try:
-            model = _read(Path(path), name)
+            model = _read(Path(path), name, here=not grid.pythons)
         except SeatrialError as error:
             failed[name] = error
             continue
@@ -183,8 +194,17 @@ def arms_from_paths(
     return arms, failed
 
 
-def arm_from_path(path: str | Path, inputs: Path, name: str, *, threads: int | None = None, seed: int = 0) -> Arm:
-    """An arm out of a bundle's folder or a raw model file.
+def arm_from_path(
+    path: str | Path,
+    inputs: Path,
+    name: str,
+    *,
+    threads: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    python: str | Path | None = None,
+) -> Arm:
+    """An arm out of a bundle's folder or a raw model file; `device` and `python` as of `Grid`.
 
     A bundle brings its settings, golden inputs and their outputs. A raw file gets its runtime's default
     settings for fp32 and, written to `inputs`, normally distributed ones from `seed`.
@@ -194,8 +214,13 @@ def arm_from_path(path: str | Path, inputs: Path, name: str, *, threads: int | N
         CheckFailed: a file of the bundle isn't what its manifest says.
         CannotDo: its runtime isn't here, or doesn't load it.
     """
-    grid = Grid(threads=(threads,) if threads else (), wishes=Wishes(seed=seed))
-    return _arms(_read(Path(path), name), grid, inputs)[0][0]
+    grid = Grid(
+        threads=(threads,) if threads else (),
+        wishes=Wishes(seed=seed),
+        profile=device_profile(device) if device else None,
+        pythons=(interpreter(python),) if python else (),
+    )
+    return _arms(_read(Path(path), name, here=not python), grid, inputs)[0][0]
 
 
 def model_id(main: Path) -> str:
@@ -224,15 +249,17 @@ class _Model:
         return inputs.absolute(), outputs.absolute()
 
 
-def _read(path: Path, name: str) -> _Model:
+def _read(path: Path, name: str, here: bool = True) -> _Model:
+    """The model; where it is to be opened in this interpreter, its runtime must be here."""
     from .. import targets
 
+    require = targets.require if here else targets.get
     if path.is_file():
-        target = targets.require(targets.for_file(path.suffix).name)
+        target = require(targets.for_file(path.suffix).name)
         return _Model(name, target.name, path.absolute(), target.settings("fp32"))
     bundle = Bundle.read(path)
     bundle.check_files()
-    targets.require(bundle.target)
+    require(bundle.target)
     return _Model(name, bundle.target, bundle.model.absolute(), bundle.settings, bundle.precision, bundle)
 
 
@@ -245,7 +272,7 @@ def _arms(model: _Model, grid: Grid, inputs: Path) -> tuple[list[Arm], list[Tens
         outputs = model.golden[1] if model.golden[1].is_file() else None
         fed[None] = model.golden[0], outputs
     else:
-        with Probe(model.target, model.main, model.settings) as probe:
+        with Probe(model.target, model.main, model.settings, grid.pythons[0] if grid.pythons else "") as probe:
             # Threads apart, which every target knows, all settings are tried before minutes are spent.
             for settings in {content_id({**s, "threads": 1}): s for _, s in rows}.values():
                 specs = probe.open(settings)
@@ -253,11 +280,11 @@ def _arms(model: _Model, grid: Grid, inputs: Path) -> tuple[list[Arm], list[Tens
             for _, batch, _ in grid.loads():
                 fed[batch] = fed.get(batch) or _fed(model, specs, grid, batch, inputs, probe)
     arms, artifact_id = [], model_id(model.main)
-    for (words, settings), (more, batch, streams) in product(rows, grid.loads()):
-        name = ", ".join([model.name, *words, *more])
+    for (words, settings), (more, batch, streams), (last, python) in product(rows, grid.loads(), grid.interpreters()):
+        name = ", ".join([model.name, *words, *more, *last])
         feed, reference = (str(file) if file else None for file in fed[batch])
         what = (model.target, str(model.main), artifact_id, settings, str(feed), reference)
-        arms.append(Arm(name, *what, model.precision, batch, streams, grid.limits))
+        arms.append(Arm(name, *what, model.precision, batch, streams, grid.limits, python))
     return arms, specs
 
 

@@ -19,6 +19,7 @@ from .feeds import Wishes
 from .gate import Rule
 from .grid import Grid
 from .peak import with_limits
+from .probe import interpreter
 from .results import ArmSummary, BenchResult, effects, rank, summarise
 from .sitting import QUICK_ROUNDS, Progress, Sitting, opened_store
 from .stats import t_interval
@@ -42,6 +43,7 @@ def bench(
     ranges: Mapping[str, Sequence[int]] | None = None,
     inputs: str | Path | None = None,
     device: str | None = None,
+    python: str | Path | Sequence[str | Path] | None = None,
     deadline_ms: float | None = None,
     miss: float = 0.01,
     percentiles: Sequence[float] = (),
@@ -72,6 +74,7 @@ def bench(
         ranges: low and high (one more than the largest) of integer inputs by name.
         inputs: an ``.npz`` with an array for each input, instead of inputs that are made up.
         device: a profile that restricts this machine: its name, or a TOML file; see `device_profile`.
+        python: another interpreter, or several, to open the models in: any that has numpy, psutil and the runtime.
         deadline_ms: tells the share of inferences that took longer, and whether it is proven to exceed `miss`.
         percentiles: such as ``(50, 99.9)``; each is given only where there are enough samples.
         macs: tells the multiply-adds of one inference of an arm, for `ArmSummary.limit`.
@@ -89,7 +92,8 @@ def bench(
     wishes = Wishes(shapes or {}, ranges or {}, Path(inputs) if inputs is not None else None, seed)
     chosen = {key: _several(value) for key, value in (settings or {}).items()}
     limits = device_profile(device) if device else None
-    grid = Grid(_several(threads), _several(batch), _several(concurrency), chosen, wishes, limits)
+    pythons = [interpreter(each) for each in _several(python)]
+    grid = Grid(_several(threads), _several(batch), _several(concurrency), chosen, wishes, limits, pythons)
     tails = Tails(deadline_ms, miss, tuple(percentiles))
     start = time.monotonic()
     with ExitStack() as stack:
@@ -177,7 +181,7 @@ def _several(value: Any) -> tuple[Any, ...]:
     """A lone value as a sequence of one."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, (str, int, float)) else tuple(value)
+    return (value,) if isinstance(value, (str, int, float, Path)) else tuple(value)
 
 
 def _again(arm: Arm) -> str:

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
 from . import facts as host
@@ -34,6 +34,9 @@ def compare(
     detect: float | None = None,
     quick: bool = False,
     threads: int | None = None,
+    device: str | None = None,
+    python: str | Path | None = None,
+    base_python: str | Path | None = None,
     seed: int | None = None,
     plan: Plan | None = None,
     store: Store | str | Path | None = None,
@@ -49,6 +52,9 @@ def compare(
         detect: PASS where a slowdown of this fraction is excluded; 0.05, or 0.10 with `quick`.
         quick: one planned look at 5 launches of 6 rounds: weaker.
         threads: of both, instead of each bundle's own.
+        device: a profile that restricts both: its name, or a TOML file; see `device_profile`.
+        python: another interpreter to open both in: any that has numpy, psutil and the runtime.
+        base_python: the one of `base`, where that is another: what an upgrade of a runtime costs.
         seed: of the order of rounds, and of the inputs of raw model files.
         plan: how much a launch measures.
         store: keeps all measurements: a store, its path or URL.
@@ -66,12 +72,13 @@ def compare(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seatrial-")))
         seed = secrets.randbits(32) if seed is None else seed
-        b = _arm(candidate, folder / "candidate.npz", threads, seed)
+        same: dict[str, Any] = {"threads": threads, "device": device, "seed": seed}
+        b = _arm(candidate, folder / "candidate.npz", python=python, **same)
         if not isinstance(base, Arm) and not Path(base).exists():
             decision = without_comparison(f"there is no baseline {base}", baseline=False)
             return unmeasured(str(base), b, decision, rule, plan, seed)
         _no_figures(base)
-        a = _arm(base, folder / "base.npz", threads, seed)
+        a = _arm(base, folder / "base.npz", python=base_python or python, **same)
         where = opened_store(store, stack)
         sitting = Sitting(plan, seed=seed, store=where, progress=progress, purpose="seatrial compare")
         stack.enter_context(sitting)
@@ -164,5 +171,5 @@ def differences(found: Comparison) -> list[tuple[str, int, int]]:
     return [row for row in changed if row[1] != row[2]]
 
 
-def _arm(x: str | Path | Arm, inputs: Path, threads: int | None, seed: int) -> Arm:
-    return x if isinstance(x, Arm) else arm_from_path(x, inputs, Path(x).name, threads=threads, seed=seed)
+def _arm(x: str | Path | Arm, inputs: Path, **how: Any) -> Arm:
+    return x if isinstance(x, Arm) else arm_from_path(x, inputs, Path(x).name, **how)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 USUAL_SPREAD = 0.005
 """Launches of a machine that is fit for a gate scatter by about this much; it only plans looks."""
 
+HOW = ("threads", "device", "python", "base_python")
+"""What a `Case` may say of how its two are measured; see `compare.compare`."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -35,6 +38,9 @@ class Case:
     tolerate: float = 0.01
     detect: float | None = None
     threads: int | None = None
+    device: str | None = None
+    python: str | None = None
+    base_python: str | None = None
     origin: str = ""
     decision: Decision | None = None
 
@@ -88,7 +94,7 @@ def compare_all(
                 tolerate=case.tolerate,
                 detect=case.detect,
                 quick=quick,
-                threads=case.threads,
+                **{name: getattr(case, name) for name in HOW},
                 seed=seed,
                 store=store,
                 progress=say,

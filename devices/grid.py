@@ -23,6 +23,7 @@ class Grid:
         settings: values of the runtimes' settings by ``KEY``, or by ``TARGET.KEY`` for the models of one target.
         wishes: what the inputs are.
         profile: how much of the device each model gets; its settings are replaced by those that are asked for.
+        pythons: interpreters to open every model in, as `probe.interpreter` gives them; none leaves that to its target.
     """
 
     threads: Sequence[int] = ()
@@ -31,6 +32,7 @@ class Grid:
     settings: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     wishes: Wishes = field(default_factory=Wishes)
     profile: DeviceProfile | None = None
+    pythons: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if "threads" in self.settings:
@@ -67,6 +69,12 @@ class Grid:
         for batch, streams in product(self.batches or (None,), self.streams or (None,)):
             words = [f"batch={batch}"] * (len(self.batches) > 1) + [f"streams={streams}"] * (len(self.streams) > 1)
             yield words, batch, streams
+
+    def interpreters(self) -> Iterator[tuple[list[str], str]]:
+        """All interpreters, each with the word that tells it from the others; an empty one where none was asked for."""
+        several = len(self.pythons) > 1
+        for python in self.pythons or ("",):
+            yield [f"python={python}"] * several, python
 
     def _axes(self, target: str) -> Iterator[tuple[str, Sequence[Any]]]:
         from .. import targets

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import targets
 from . import facts
 from .arms import Arm, Plan
 from .resident import ArmFailed, Resident
@@ -102,7 +101,7 @@ class OpenArm:
         self.worker: Resident | None = None
         start = time.monotonic()
         try:
-            self.worker = Resident(log, targets.interpreter(arm.target, arm.settings))
+            self.worker = Resident(log, arm.interpreter)
             self._open(counts)
         except ArmFailed as failed:
             self._give_up(failed)

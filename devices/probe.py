@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import CannotDo, UsageError
+from ..core.errors import CannotDo, MissingPart, UsageError
 from ..core.specs import TensorSpec
 from .resident import ArmFailed, Resident
 
 OPEN_S = 300.0
+_LOOK = "import sys, numpy, psutil; print(*sys.version_info[:2])"
+
+
+def interpreter(python: str | Path) -> str:
+    """The absolute path of another interpreter that workers can run in: any that has numpy, psutil and a runtime.
+
+    Raises:
+        UsageError: there is none, or it is older than ours may be.
+        MissingPart: it lacks numpy or psutil.
+    """
+    path = Path(python).absolute()  # not what a link of a virtual environment leads to
+    asked = f"the interpreter {python}"
+    try:
+        done = subprocess.run([path, "-P", "-c", _LOOK], capture_output=True, text=True, timeout=OPEN_S, check=False)
+    except OSError as error:
+        raise UsageError(asked, f"it doesn't run: {error.strerror}", "give the path of a Python") from error
+    if done.returncode and "Error" in done.stderr:
+        lines = done.stderr.strip().splitlines()
+        raise MissingPart(asked, lines[-1], f"{python} -m pip install numpy psutil")
+    if done.returncode or tuple(map(int, done.stdout.split())) < (3, 11):
+        found = f"Python {'.'.join(done.stdout.split())}" if not done.returncode else "it is no Python from 3.11 up"
+        raise UsageError(asked, found, "give a Python from 3.11 up")
+    return str(path)
 
 
 class Probe:
@@ -20,12 +44,13 @@ class Probe:
     A context manager.
     """
 
-    def __init__(self, target: str, artifact: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, target: str, artifact: Path, settings: Mapping[str, Any], python: str = "") -> None:
         from .. import targets
 
+        where = Path(python) if python else targets.interpreter(target, settings)
         self.target, self.artifact = target, artifact
         self._folder = tempfile.TemporaryDirectory(prefix="seatrial-")
-        self._worker = Resident(Path(self._folder.name, "log.txt"), targets.interpreter(target, settings))
+        self._worker = Resident(Path(self._folder.name, "log.txt"), where)
 
     def __enter__(self) -> Probe:
         return self
