@@ -181,9 +181,11 @@ def _deadline(good: Sequence[ArmSummary], scale: _Scale, bottom: int) -> str:
     text = f"deadline {deadline:g} ms" + (" →" if deadline > scale.high else "")
     left = x + len(text) * _LETTER > WIDTH - RIGHT
     place = f'x="{x - 5:.1f}" text-anchor="end"' if left else f'x="{x + 5:.1f}"'
+    # Not across the names and numbers above each row.
+    below = "".join(f"M{x:.1f},{TOP + ROW * i + 18}V{TOP + ROW * (i + 1) - 2}" for i in range(len(good)))
     line = (
         f'<rect class="over" x="{x:.1f}" width="{WIDTH - x:.1f}" y="{TOP - 8}" height="{bottom - TOP + 8}"/>'
-        f'<line class="deadline" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 22}" y2="{bottom}"/>'
+        f'<path class="deadline" d="M{x:.1f},{TOP - 22}V{TOP - 2}{below}"/>'
     )
     return f'{line if deadline <= scale.high else ""}<text class="late" {place} y="{TOP - 14}">{text}</text>'
 
