@@ -100,15 +100,18 @@ def list_(study: Path, as_json: bool) -> None:
 
 def show_objectives(study: Study) -> None:
     """The objectives that were added to a study, each with who is best for it; nothing where there are none."""
+    from ..core.errors import NotWritten
     from ..search.choose import label
 
-    rows = []
-    for name, each in study.objectives.items():
-        found = study.estimates(name)
-        able = [c for c in study.candidates if c["id"] in found and c["status"] == "ok"]
-        sign = -1 if each.direction == "max" else 1
-        best = min(able, key=lambda c: sign * found[c["id"]].value, default=None)
-        rows.append([name, each.text, label(best) if best else "-", span(found[best["id"]]) if best else "-"])
+    try:
+        found = study.standings()
+    except NotWritten as error:  # a study on a disk that can only be read is shown all the same
+        click.echo(f"note: whether objectives were added is not known: {error.found}")
+        return
+    rows = [
+        [objective.name, objective.text, label(best) if best else "-", span(value) if value else "-"]
+        for objective, best, value in found
+    ]
     if rows:
         ui.table(("added objective", "what", "best", ">value [95 %]"), rows)
 

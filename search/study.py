@@ -140,6 +140,11 @@ class Study:
         with closing(Views(self.folder, self.document)) as views:
             return views.added
 
+    def standings(self) -> list[tuple[Objective, dict[str, Any] | None, Estimate | None]]:
+        """Each added objective with the facts of the candidate that is best by it, and its value."""
+        with closing(Views(self.folder, self.document)) as views:
+            return views.standings()
+
     def estimates(self, name: str) -> dict[str, Estimate]:
         """An objective's value with its interval, by candidate id.
 

@@ -78,10 +78,23 @@ class Views:
         Raises:
             UsageError: no such objective.
         """
-        known: dict[str, Any] = {**BUILT_IN, **self.added}
-        if name not in known:
-            raise UsageError(f"objective {name!r}", "no such objective", f"known: {', '.join(known)}")
-        return str(known[name].direction)
+        if name in BUILT_IN:  # without a look at the store, which may lie where nothing can be written
+            return BUILT_IN[name].direction
+        if name not in self.added:
+            known = ", ".join([*BUILT_IN, *self.added])
+            raise UsageError(f"objective {name!r}", "no such objective", f"known: {known}")
+        return self.added[name].direction
+
+    def standings(self) -> list[tuple[Objective, dict[str, Any] | None, Estimate | None]]:
+        """Each added objective with the feasible candidate that is best by it; None where nobody is."""
+        found = []
+        for name, objective in self.added.items():
+            estimates = self.estimates(name)
+            able = [c for c in self.document["candidates"] if c["id"] in estimates and c["status"] == "ok"]
+            sign = -1 if objective.direction == "max" else 1
+            best = min(able, key=lambda c: sign * estimates[c["id"]].value, default=None)
+            found.append((objective, best, estimates[best["id"]] if best else None))
+        return found
 
     def estimates(self, name: str) -> dict[str, Estimate]:
         """By candidate id; those of which it is not known are left out."""
