@@ -66,7 +66,7 @@ def read_costs(path: Path, labels: Sequence[str] | None) -> Costs:
     """
     asked = f"the cost matrix {path}"
     if not labels:
-        raise UsageError(asked, "the model declares no classes", "give it get_labels(); docs/search.md shows how")
+        raise UsageError(asked, "the model declares no classes", "give it get_labels(); docs/objectives.md tells more")
     check_readable(path, asked)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
