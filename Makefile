@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-sampler clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame"
+	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame sampler"
 
 setup: $(READY)
 
@@ -84,6 +84,11 @@ bench-coverage: build/coverage/.ready build/coverage/assets/.ready demo/data/.re
 
 bench-blame: $(READY)
 	$(BIN)/python benchmarks/blame.py
+
+# The tables lie in a wheel of which only the data and one module are wanted, none of its dependencies.
+bench-sampler: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps nas-bench-graph
+	OMP_NUM_THREADS=1 $(BIN)/python -P benchmarks/sampler.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
