@@ -88,7 +88,7 @@ bench-blame: $(READY)
 # The tables lie in a wheel of which only the data and one module are wanted, none of its dependencies.
 bench-sampler: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps nas-bench-graph
-	OMP_NUM_THREADS=1 $(BIN)/python -P benchmarks/sampler.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sampler.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
