@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import CannotDo, CheckFailed, SeatrialError
+from ..core.errors import CannotDo, CheckFailed, Interrupted, SeatrialError
 from ..core.paths import writing
 from ..targets import require
 from .artifact import Artifact
@@ -67,7 +67,7 @@ class Exporter:
             proof = self._prove(artifact)
             if proof.ok or (self.allow_mismatch and proof.outputs):
                 names = names_file(self.builder, artifact)
-                depth = look(self.builder, self.program, artifact, names) if self.explain else None
+                depth = self._explained(artifact, names) if self.explain else None
                 return self._decided(Made(artifact, proof, self.prover, self.program, names, depth))
             failed = mismatch(self.builder, self.prover, self.program, artifact, base, proof)
             first = first or failed
@@ -75,6 +75,16 @@ class Exporter:
             if "hop: conversion" not in failed.found or not base.route:
                 raise first
             lost = [*base.lost, f"{route_label(base.route)}: {failed.found}"]
+
+    def _explained(self, artifact: Artifact, names: Path | None) -> Depth | None:
+        """The error along the depth; that it can't be told is no reason not to pack what was proven."""
+        try:
+            return look(self.builder, self.program, artifact, names)
+        except Interrupted:
+            raise
+        except SeatrialError as error:
+            self.builder.say(f"layers were not looked into: {error.found}")
+            return None
 
     def _decided(self, made: Made) -> Made:
         """With its decision rule in the graph, where there is a cost matrix."""
