@@ -16,11 +16,11 @@ family = {
     ],
     "widths": [0.5, 0.75, 1.0],
     "kernels": [3, 5],
-    "resolutions": [6, 8],
+    "resolutions": [4, 6, 8],
     "head": 64,
 }
 shared = {"epochs": 20}
-budget = {"epochs": 8}
+budget = {"epochs": 15}
 objectives = ["accuracy", "latency_ms"]
 targets = ["onnxruntime", "openvino", "tflite"]
 precisions = ["fp32", "int8"]

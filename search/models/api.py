@@ -181,7 +181,10 @@ class Models:
         if self.study.pooled:
             raise UsageError("a training", "the models of a pool are there already", "leave it out")
         budget = budget or self.study.budget
-        key = self.key(values)
+        known = self.facts([values])[0]
+        if known.key is None:
+            return self._unbuilt(values, known)
+        key = known.key
         begun = start.folder.parent.name if start else ""
         out = self.folder / "trained" / f"{key}-{content_id([_deciding(budget), begun])}"
         if not (out / RESULT).exists():
@@ -274,12 +277,15 @@ class Models:
         found = []
         for values, f in zip(many, known, strict=True):
             if f.key is None:
-                found.append(Result(dict(values), "", "failed", self.folder, f.error, "error"))
+                found.append(self._unbuilt(values, f))
             elif error := failed.get(places[f.key]):
                 found.append(_failed(values, f.key, places[f.key], error))
             else:
                 found.append(_result(values, f.key, places[f.key]))
         return found
+
+    def _unbuilt(self, values: Values, known: Facts) -> Result:
+        return Result(dict(values), "", "failed", self.folder, known.error, "error")
 
     def _batch(
         self, task: str, many: list[tuple[Any, Path]], more: Mapping[str, Any], limits: Limits, label: str

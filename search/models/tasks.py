@@ -19,6 +19,7 @@ Values = dict[str, Any]
 Many = Sequence[tuple[Values, str]]
 """Candidates, each with the path that takes its result."""
 RESULT = "result.json"
+_SOME = 64
 
 
 def own_failure(error: SeatrialError) -> bool:
@@ -59,11 +60,17 @@ def facts(study: Mapping[str, Any], many: Many) -> dict[str, Any]:
 
 def untrained(study: Mapping[str, Any], many: Many) -> dict[str, Any]:
     """Write each candidate's source with weights as they are before training, none of them degenerate."""
+    import torch
+
+    torch.set_num_threads(1)
     code = Code(study)
+    inputs = code.data("train")[0][:_SOME]
 
     def do(values: Values, out: Path) -> None:
         model = code.build(values)
         graph.waken(model)
+        # Else signals fade from layer to layer, and answers that are the same for every input prove nothing.
+        training.recalibrate(model, inputs, len(inputs))
         with whole_folder(out) as folder:
             source.write(folder, code, values, model)
 

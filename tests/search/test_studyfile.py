@@ -1,0 +1,166 @@
+"""A study file is read as data, by a child; what is wrong with it is said before anything runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from seatrial.core.errors import ChildFailed, UsageError
+from seatrial.search import studyfile
+from seatrial.search.models.api import Models
+from seatrial.search.space import Space
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+OWN = """
+from helper import WIDTH
+
+space = {"units": [4, 8], "lr": {"low": 0.01, "high": 0.1, "log": True}}
+training = ["lr"]
+objectives = ["accuracy"]
+
+
+def build(candidate):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Linear(WIDTH, candidate["units"]), torch.nn.Linear(candidate["units"], 3))
+
+
+def get_args():
+    import torch
+
+    return (torch.zeros(1, WIDTH),)
+
+
+def load_data(part):
+    raise OSError("no disk")
+"""
+
+
+def write(folder: Path, text: str = OWN, helper: str = "WIDTH = 5\n") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "helper.py").write_text(helper)
+    (folder / "study.py").write_text(text)
+    return folder / "study.py"
+
+
+@pytest.mark.parametrize("name", ["search_digits", "search_fashion"])
+def test_the_examples_are_read_and_their_space_is_one(name: str) -> None:
+    study = studyfile.read(EXAMPLES / name / "study.py")
+    space = Space.from_dict(study.space, study.forbidden)
+    assert space.size and space.size > 100
+    assert study.targets == ("onnxruntime", "openvino", "tflite") and study.functions == ("load_data", "get_labels")
+
+
+def test_a_users_own_study(tmp_path: Path) -> None:
+    study = studyfile.read(write(tmp_path))
+    assert study.training == ("lr",) and study.objectives == ["accuracy"] and study.family is None
+    assert study.functions == ("build", "get_args", "load_data")
+    assert study.budget == studyfile.Budget() and study.finetune.epochs == 3
+
+
+def test_a_toml_says_the_same_as_a_py(tmp_path: Path) -> None:
+    py = write(tmp_path)
+    (tmp_path / "code.py").write_text("\n".join(x for x in OWN.splitlines() if " = " not in x or x[0] == " "))
+    toml = tmp_path / "study.toml"
+    toml.write_text(
+        'file = "code.py"\ntraining = ["lr"]\nobjectives = ["accuracy"]\n[space]\nunits = [4, 8]\n'
+        "lr = {low = 0.01, high = 0.1, log = true}\n[budget]\nepochs = 2\n"
+    )
+    one, other = studyfile.read(py), studyfile.read(toml)
+    assert (one.space, one.training, one.objectives, one.functions) == (
+        other.space,
+        other.training,
+        other.objectives,
+        other.functions,
+    )
+    assert other.budget.epochs == 2
+
+
+def test_a_file_is_run_by_another_process_only(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    studyfile.read(write(tmp_path / "study", OWN + f"import os\nopen({str(told)!r}, 'w').write(str(os.getpid()))\n"))
+    assert int(told.read_text()) != os.getpid()
+
+
+def test_the_id_is_of_what_decides_the_models(tmp_path: Path) -> None:
+    ids = {
+        name: studyfile.read(write(tmp_path / name, text, helper)).id
+        for name, (text, helper) in {
+            "first": (OWN, "WIDTH = 5\n"),
+            "words": (OWN.replace('["accuracy"]', '["latency_ms"]') + "# a remark\n", "WIDTH = 5\n"),
+            "code": (OWN.replace("1, WIDTH", "2, WIDTH"), "WIDTH = 5\n"),
+            "space": (OWN.replace("[4, 8]", "[4, 8, 16]"), "WIDTH = 5\n"),
+            "beside": (OWN, "WIDTH = 6\n"),
+        }.items()
+    }
+    assert ids["first"] == ids["words"]
+    assert len(set(ids.values())) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[budget]\nepoch = 3", ["budget", "'epoch'", "epochs"]),
+        ("[budget]\nepochs = 0", ["budget", "epochs = 0"]),
+        ("objective = 1", ["'objective'", "did you mean 'objectives'", "constraints"]),
+        ("targets = 'tflite'", ["targets", "write a list"]),
+        ("training = ['rate']\nspace = {units = [4, 8]}", ["training", "'rate'", "units"]),
+        ("space = {units = [4, 8]}", ["nothing gives a candidate's model", "build(candidate)"]),
+        ("family = 'plastic'", ["'plastic'", "elastic"]),
+        ("family = {name = 'elastic', kernels = [4]}", ["kernels", "odd"]),
+        ("family = {name = 'elastic', with = 1}", ["'with'", "widths"]),
+        ("family = 'elastic'\nspace = {kernel1 = [7]}", ["kernel1", "[7]", "[3, 5]"]),
+        ("family = 'elastic'", ["no load_data()"]),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(text)
+    refused(tmp_path / "study.toml", words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN + "objective = 1\n", ["'objective'", "did you mean 'objectives'", "constraints"]),
+        (OWN + "family = 'elastic'\n", ["family and build() at once"]),
+        (OWN + "constraints = [object()]\n", ["constraints", "not JSON serializable"]),
+        (OWN.replace("def get_args", "def args"), ["no get_args()"]),
+    ],
+)
+def test_so_is_what_is_wrong_in_code(text: str, words: list[str], tmp_path: Path) -> None:
+    refused(write(tmp_path, text), words)
+
+
+def refused(path: Path, words: list[str]) -> None:
+    with pytest.raises(UsageError) as error:
+        studyfile.read(path)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_error_in_the_file_comes_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ChildFailed, match=r"study.py:2 in <module>: 1 / 0"):
+        studyfile.read(write(tmp_path, "\n1 / 0\n"))
+
+
+def test_a_pool_of_models_needs_no_build(tmp_path: Path) -> None:
+    first, second, copy = (tmp_path / name for name in ("a.py", "b.py", "c.py"))
+    first.write_text("def get_model(): ...\n")
+    second.write_text("def get_model(): pass\n")
+    (tmp_path / "else").mkdir()
+    copy = tmp_path / "else" / "a.py"
+    copy.write_bytes(first.read_bytes())
+    pool = ["a.py", "b.py", "else/a.py", "timm:mixer_s32_224?weights=w.safetensors"]
+    (tmp_path / "study.toml").write_text(f"[space]\nsource = {json.dumps(pool)}\n")
+    models = Models(studyfile.read(tmp_path / "study.toml"), tmp_path / "work")
+    candidates: list[dict[str, Any]] = [{"source": text} for text in pool]
+    assert models.source(candidates[0]) == str(first)
+    assert models.source(candidates[3]) == f"timm:mixer_s32_224?weights={tmp_path / 'w.safetensors'}"
+    one, other, same, _ = models.facts(candidates)
+    assert one.key == same.key != other.key
+    with pytest.raises(UsageError, match="there already"):
+        models.train(candidates[0])
