@@ -26,7 +26,9 @@ def show(result: BenchResult, to_stderr: bool) -> None:
     if not console.is_terminal:
         console = Console(stderr=to_stderr, highlight=False, width=WIDTH + 30 * rates)
     if good:
-        console.print(_table((*NUMBERS, *RATES * rates), [_row(arm, rates) for arm in good]))
+        gpu = any(arm.gpu_bytes for arm in good)
+        titles = (*NUMBERS, *("GPU MB",) * gpu, *RATES * rates)
+        console.print(_table(titles, [_row(arm, rates, gpu) for arm in good]))
     for line in _neighbours(result, good):
         console.print(line, markup=False, soft_wrap=True)
     for arm in result.arms:
@@ -53,7 +55,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3)
     return table
 
 
-def _row(arm: ArmSummary, rates: bool) -> list[str]:
+def _row(arm: ArmSummary, rates: bool, gpu: bool) -> list[str]:
     latency = arm.latency
     if latency is None:
         return [arm.arm.name]
@@ -72,6 +74,7 @@ def _row(arm: ArmSummary, rates: bool) -> list[str]:
         str(arm.launches),
         f"{arm.spread:.1%}",
         "-" if arm.limit is None else f"{arm.limit:.0%}",
+        *([f"{sum(arm.gpu_bytes.values()) / 1e6:.0f}" if arm.gpu_bytes else "-"] if gpu else ()),
         *(_rates(arm) if rates else ()),
     ]
 
@@ -143,7 +146,9 @@ def _footer(result: BenchResult, good: Sequence[ArmSummary]) -> Iterator[str]:
             f"The models don't fit into memory together: in {alternating} launches they took turns (A B B A), "
             "which cancels a drift of the machine and not a disturbance of one turn."
         )
-    cpu = result.facts["identity"]["cpu"]
+    where = " and ".join(
+        [result.facts["identity"]["cpu"], *dict.fromkeys(name for arm in good for name in arm.gpu_bytes)]
+    )
     share = good[0].latency.confidence if good[0].latency else 0.0
     for threads, rate in sorted(result.peaks.items()):
         yield (
@@ -151,7 +156,7 @@ def _footer(result: BenchResult, good: Sequence[ArmSummary]) -> Iterator[str]:
             f"reached here on {threads} thread{'s' * (threads > 1)}; only fp32 is told"
         )
     yield (
-        f"Intervals of {share:.1%} over launch medians, valid for this session on {cpu}; orders at 1 % for "
+        f"Intervals of {share:.1%} over launch medians, valid for this session on {where}; orders at 1 % for "
         f"all pairs together. {len(result.launches)} launches of {result.launches[-1].rounds} rounds, "
         f"seed {result.seed}, {result.seconds:.0f} s."
     )

@@ -46,7 +46,8 @@ def show(found: dict[str, Any]) -> None:
     for device in found["devices"]:
         identity, moment = device["identity"], device["moment"]
         click.echo(f"device {device['name']}: {identity['cpu']}, {identity['os']} {identity['machine']}")
-        for what, value in _lines(identity, moment, device["held"]):
+        gpus = [("GPU", f"{g['name']}, {g['memory_gib']} GiB, driver {g['driver']}") for g in device["gpus"]]
+        for what, value in _lines(identity, moment, device["held"]) + gpus:
             click.echo(f"  {what:15} {value}")
         rows = [[r["runtime"], r["version"], r["environment"], r["python"]] for r in device["runtimes"]]
         click.echo()

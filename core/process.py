@@ -6,6 +6,7 @@ It has its own process group, a time limit and a memory watch, and dies with its
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import secrets
@@ -172,6 +173,9 @@ def module_command(module: str, *args: str, python: Path | None = None) -> list[
 def module_env(python: Path | None) -> dict[str, str]:
     """What the environment of `module_command` needs: another interpreter finds `seatrial`, and nothing beside it.
 
+    Nothing but CUDA's libraries, where ours has them as packages (torch brings them): they are too large for each to
+    have its own.
+
     Raises:
         NotWritten: the cache folder can't be written to.
     """
@@ -187,7 +191,16 @@ def module_env(python: Path | None) -> dict[str, str]:
             part.replace(link)
     except OSError as error:
         raise NotWritten(f"a link to {root}", str(error), MAKE_ROOM) from error
-    return {"PYTHONPATH": str(link.parent)}
+    return {"PYTHONPATH": str(link.parent), **_cuda_libraries()}
+
+
+def _cuda_libraries() -> dict[str, str]:
+    """``LD_LIBRARY_PATH`` with the folders of NVIDIA's packages behind what it holds; nothing where there are none."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = map(Path, (spec.submodule_search_locations or ()) if spec else ())
+    folders = [str(folder) for root in roots for folder in sorted(root.glob("*/lib"))]
+    before = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": os.pathsep.join([*([before] if before else []), *folders])} if folders else {}
 
 
 class Running:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..core.ids import content_id
+from .gpu import gpus
 
 GIB = 1 << 30
 _X86_FLAGS = """
@@ -86,7 +87,8 @@ def virtualisation() -> str | None:
 def host_facts() -> dict[str, Any]:
     """Everything worth recording about this host, JSON-ready.
 
-    `identity` is what the fingerprint is made of; `moment` stands beside it.
+    `identity` is what the fingerprint is made of; `moment` stands beside it. `gpus` are in the fingerprint of what ran
+    on one: a new driver changes no figure of the CPU.
     """
     return {
         "identity": {
@@ -98,6 +100,7 @@ def host_facts() -> dict[str, Any]:
             "os": platform.system(),
             "machine": platform.machine(),
         },
+        "gpus": gpus(),
         "moment": {
             "kernel": platform.release(),
             "python": platform.python_version(),
@@ -110,9 +113,15 @@ def host_facts() -> dict[str, Any]:
     }
 
 
-def fingerprint(facts: Mapping[str, Any], runtime: Mapping[str, str]) -> str:
-    """The id of a device for measurements: its identity with the runtime's name and version."""
-    return content_id({"identity": facts["identity"], "runtime": dict(runtime)})
+def fingerprint(facts: Mapping[str, Any], runtime: Mapping[str, str], on: Collection[str] = ()) -> str:
+    """The id of a device for measurements: its identity with the runtime's name and version.
+
+    Args:
+        on: names of the GPUs that were used.
+    """
+    found = {"identity": facts["identity"], "runtime": dict(runtime)}
+    used = [gpu for gpu in facts.get("gpus", ()) if gpu["name"] in on]
+    return content_id(found | ({"gpus": used} if used else {}))
 
 
 def snapshot() -> dict[str, float]:

@@ -46,6 +46,7 @@ def arm_row(arm: ArmSummary) -> dict[str, Any]:
         "load_ms": arm.load_ms,
         "first_ms": arm.first_ms,
         "peak_rss_bytes": arm.peak_rss_bytes,
+        "gpu_bytes": sum(arm.gpu_bytes.values()) or None,
         "spread": arm.spread,
         "per_s": arm.throughput.centre if arm.throughput else None,
         "per_s_low": arm.throughput.low if arm.throughput else None,

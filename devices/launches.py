@@ -35,6 +35,8 @@ class ArmRun:
     # load_ms, import_ms, first_ms, version, shapes, sqnr_db.
     opened: dict[str, Any] = field(default_factory=dict)
     peak_rss_bytes: int | None = None
+    # Memory of GPUs that its process held, by their names; see `gpu.Meter`.
+    gpu_bytes: dict[str, int] = field(default_factory=dict)
     placement: dict[str, Any] | None = None
     cost_s: float = 0.0
 
@@ -48,6 +50,7 @@ class ArmRun:
         both = replace(later, blocks=self.blocks + later.blocks, notes=self.notes + later.notes)
         both.cost_s += self.cost_s
         both.peak_rss_bytes = max(self.peak_rss_bytes or 0, later.peak_rss_bytes or 0) or None
+        both.gpu_bytes = {name: max(n, self.gpu_bytes.get(name, 0)) for name, n in later.gpu_bytes.items()}
         return both
 
     def fail(self, failed: ArmFailed) -> None:
@@ -165,7 +168,8 @@ class OpenArm:
     def finish(self, placement: bool) -> None:
         """Ask for what is known at the end; the placement last, since it may open a second session."""
         try:
-            self.run.peak_rss_bytes = self.ask("stats", self.plan.open_timeout_s)["peak_rss_bytes"]
+            stats = self.ask("stats", self.plan.open_timeout_s)
+            self.run.peak_rss_bytes, self.run.gpu_bytes = stats["peak_rss_bytes"], stats["gpu_bytes"]
             if placement:
                 self.run.placement = self.ask("placement", self.plan.open_timeout_s)
         except ArmFailed as failed:

@@ -54,12 +54,13 @@ def with_limits(
 ) -> tuple[list[ArmSummary], dict[int, float]]:
     """The summaries with `ArmSummary.limit` where it can be told, and the peak rates by threads.
 
-    Only fp32: the peak of other types is another one.
+    Only fp32, and only the CPU: the peak of other types and devices is another one.
     """
     peaks: dict[int, float] = {}
     summaries = []
     for each in found:
-        count = macs(each.arm) if each.ok and each.latency and each.ran_precision == "fp32" else None
+        fits = each.ok and each.latency and each.ran_precision == "fp32" and _on_cpu(each.arm)
+        count = macs(each.arm) if fits else None
         if count and each.latency:
             threads = min(each.arm.settings.get("threads", 1) * (each.arm.streams or 1), len(cores_given()))
             per_s = each.throughput.centre if each.throughput else 1e3 / each.latency.centre
@@ -73,6 +74,11 @@ def with_limits(
             each = replace(each, limit=count * per_s / peaks[threads])
         summaries.append(each)
     return summaries, peaks
+
+
+def _on_cpu(arm: Arm) -> bool:
+    """Whether no setting puts it on another device."""
+    return {str(arm.settings.get(key, "cpu")).lower() for key in ("provider", "device")} == {"cpu"}
 
 
 class _Product:

@@ -45,12 +45,10 @@ class Probe:
     """
 
     def __init__(self, target: str, artifact: Path, settings: Mapping[str, Any], python: str = "") -> None:
-        from .. import targets
-
-        where = Path(python) if python else targets.interpreter(target, settings)
         self.target, self.artifact = target, artifact
+        self._python = Path(python) if python else None
         self._folder = tempfile.TemporaryDirectory(prefix="seatrial-")
-        self._worker = Resident(Path(self._folder.name, "log.txt"), where)
+        self._start(self._place(settings))
 
     def __enter__(self) -> Probe:
         return self
@@ -59,18 +57,32 @@ class Probe:
         self._worker.close()
         self._folder.cleanup()
 
+    def _place(self, settings: Mapping[str, Any]) -> Path | None:
+        from .. import targets
+
+        return self._python or targets.interpreter(self.target, settings)
+
+    def _start(self, where: Path | None) -> None:
+        self._where = where
+        self._worker = Resident(Path(self._folder.name, "log.txt"), where)
+
     def open(self, settings: Mapping[str, Any]) -> list[TensorSpec]:
         """Load it with these settings; what it takes.
 
         Raises:
             UsageError: the target doesn't know a setting.
+            MissingPart: these settings ask for a part of the runtime that isn't here.
             CannotDo: it doesn't load.
         """
+        where = self._place(settings)
+        if where != self._where:  # a provider may live in another environment
+            self._worker.close()
+            self._start(where)
         what = {"target": self.target, "artifact": str(self.artifact), "settings": dict(settings)}
         try:
             opened = self._worker.ask("open", OPEN_S, **what)
         except ArmFailed as failed:
-            if isinstance(failed.error, UsageError):
+            if isinstance(failed.error, (UsageError, MissingPart)):
                 raise failed.error from failed
             asked = f"load {self.artifact} in {self.target}"
             raise CannotDo(asked, failed.reason, "is the file whole?") from failed

@@ -55,6 +55,7 @@ class ArmSummary:
         throughput: inferences in a second of concurrent streams, as `latency` over launches.
         percentiles: those that were asked for.
         late: the share beyond a deadline, where one was given.
+        gpu_bytes: the most memory that it held of a GPU, by the GPU's name.
         limit: multiply-adds in a second as a share of what this CPU does; fp32 only.
         profile: what its operators took, where that was asked for; see `targets.profile.Profile`.
     """
@@ -67,6 +68,7 @@ class ArmSummary:
     load_ms: float | None = None
     first_ms: float | None = None
     peak_rss_bytes: int | None = None
+    gpu_bytes: dict[str, int] = field(default_factory=dict)
     spread: float | None = None  # (slowest - fastest) / median launch
     ran_precision: str | None = None
     placement: dict[str, Any] | None = None
@@ -235,6 +237,7 @@ def summarise(launches: Sequence[Launch], arm: Arm) -> ArmSummary:
         load_ms=median_interval([run.opened["load_ms"] for run in good]).centre,
         first_ms=median_interval([run.opened["first_ms"] for run in good]).centre,
         peak_rss_bytes=max((run.peak_rss_bytes or 0 for run in good), default=0) or None,
+        gpu_bytes={name: max(run.gpu_bytes.get(name, 0) for run in good) for run in good for name in run.gpu_bytes},
         spread=(max(medians) - min(medians)) / median_interval(medians).centre,
         ran_precision=seen["precision"] if seen else None,
         placement=seen,

@@ -142,7 +142,7 @@ class Sitting:
             "artifact": arm.artifact_id,
             "settings": content_id(dict(arm.settings)),
             "shapes": content_id(run.opened["shapes"]) if "shapes" in run.opened else "unknown",
-            "fingerprint": host.fingerprint(self.facts, runtime),
+            "fingerprint": host.fingerprint(self.facts, runtime, run.gpu_bytes),
             "protocol": PROTOCOL,
             "session": self.session,
             "launch": launch.index,

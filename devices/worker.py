@@ -22,7 +22,7 @@ from ..core.child import die_with_parent, log_trace
 from ..core.errors import ChildFailed, NotWritten, SeatrialError
 from ..core.paths import MAKE_ROOM, NO_ROOM
 from ..targets.profile import without_times
-from . import streams
+from . import gpu, streams
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -37,6 +37,7 @@ class Worker:
         self.session: Any = None
         self.feed: dict[str, ndarray] = {}
         self.streams_open: list[Any] = []
+        self.gpus = gpu.Meter()
 
     def restrict(self, cores: Sequence[int] = (), memory_bytes: int | None = None) -> dict[str, Any]:
         """Keep this process to some cores, and to so much data; asked before anything is opened."""
@@ -95,6 +96,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self.gpus.read()  # now, while no other arm is opened
         return {"samples_ns": samples_ns[-4096:], "iterations": len(samples_ns)}
 
     def block(self, k: int, cold: int = 0) -> dict[str, Any]:
@@ -127,6 +129,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self.gpus.read()
         return {"samples_ns": samples_ns[-4096:], "rate_per_s": rate}
 
     def load(self, seconds: float) -> dict[str, Any]:
@@ -161,7 +164,7 @@ class Worker:
 
     def stats(self) -> dict[str, Any]:
         """What the process used up to now."""
-        return {"peak_rss_bytes": _peak_rss_bytes()}
+        return {"peak_rss_bytes": _peak_rss_bytes(), "gpu_bytes": self.gpus.held}
 
 
 def agreement(

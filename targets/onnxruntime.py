@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
 import json
 import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import environments
-from ..core.errors import ConverterFailed, MissingPart
+from ..core.errors import ConverterFailed, MissingPart, UsageError
 from ..core.specs import TensorSpec
 from .base import Missing, Settings, checked, installed, is_heavy, majority, version_of
 from .profile import Operator, Part, Profile, in_parts, profile_of
@@ -40,10 +44,19 @@ _PROVIDERS = {
 # CUDA computes fp32 in TF32 (10 bits of fraction) unless told not to: fp32 means fp32.
 _OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _GPU = ("cuda", "tensorrt")
+_TODO = {
+    "cuda": "CUDA {cuda} and cuDNN 9 must be on LD_LIBRARY_PATH, or packages of the Python that runs seatrial "
+    "(nvidia-cublas, nvidia-curand, nvidia-cuda-runtime, nvidia-cufft, nvidia-cudnn-cu13)",
+    "tensorrt": "TensorRT 10 must be on LD_LIBRARY_PATH; or give provider=cuda",
+}
+_NO_DEVICE = re.compile(r"CUDA failure (?:35|100|101|80\d): [^;]*")
+"""No device, or a driver that doesn't fit; other failures, such as no memory, say nothing of that."""
 _ALLOWED: dict[str, Sequence[Any] | None] = {
     "threads": None,
     "graph_optimization": tuple(_LEVELS),
     "provider": tuple(_PROVIDERS),
+    # Where inputs and outputs of the timed loop lie: on the host, which pays for the way to a GPU and back, or on it.
+    "io": ("host", "device"),
 }
 # ONNX Runtime spells element types as in C++.
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -62,6 +75,12 @@ def open_model(path):
     names = [output.name for output in session.get_outputs()]
     return lambda feed: dict(zip(names, session.run(names, feed)))
 """
+# What the other providers need more: none of them may fall back to the CPU in silence.
+_EXAMPLE_PRELOAD = "    ort.preload_dlls()  # CUDA and cuDNN of pip packages, where there are any\n"
+_EXAMPLE_CHECK = """    session.disable_fallback()
+    if {name!r} not in session.get_providers():
+        raise RuntimeError("{name} did not load")
+"""
 
 
 class OnnxRuntime:
@@ -77,7 +96,7 @@ class OnnxRuntime:
 
     def version(self) -> str:
         """See `Target.version`."""
-        return version_of("onnxruntime")
+        return version_of("onnxruntime") or version_of("onnxruntime-gpu")
 
     def precisions(self, flags: Sequence[str]) -> tuple[str, ...]:
         """See `Target.precisions`."""
@@ -98,7 +117,13 @@ class OnnxRuntime:
     def example(self, settings: Settings) -> str:
         """See `Target.example`."""
         level = _LEVELS[settings.get("graph_optimization", "all")]
-        return _EXAMPLE.format(threads=settings["threads"], level=level, providers=_providers(settings))
+        text = _EXAMPLE.format(threads=settings["threads"], level=level, providers=_providers(settings))
+        asked = settings.get("provider", "cpu")
+        if asked in _GPU:
+            text = text.replace("    session =", f"{_EXAMPLE_PRELOAD}    session =")
+        if asked != "cpu":
+            text = text.replace("    names =", f"{_EXAMPLE_CHECK.format(name=_PROVIDERS[asked])}    names =")
+        return text
 
     def on(self, provider: str) -> dict[str, Any]:
         """See `Target.on`."""
@@ -111,7 +136,11 @@ class OnnxRuntime:
 
     def open(self, path: Path, settings: Settings) -> OrtSession:
         """See `Target.open`."""
-        return OrtSession(path, checked(self.name, settings, _ALLOWED))
+        known = checked(self.name, settings, _ALLOWED)
+        if known.get("io") == "device" and known.get("provider") not in _GPU:
+            todo = f"give provider={_GPU[0]} too, or leave it away"
+            raise UsageError(f"{self.name}: io=device", "only a GPU has memory of its own", todo)
+        return OrtSession(path, known)
 
 
 class OrtSession:
@@ -142,7 +171,7 @@ class OrtSession:
             known = ", ".join(name for name, full in _PROVIDERS.items() if full in able)
             todo = "seatrial env create onnxruntime-gpu" if asked in _GPU else "install a build that has it"
             raise MissingPart(f"onnxruntime with provider={asked}", f"this build has: {known}", todo)
-        return ort.InferenceSession(str(self._path), options, providers=_providers(self._settings))
+        return _opened(ort, self._path, options, self._settings)
 
     def run(self, feed: Mapping[str, ndarray]) -> dict[str, ndarray]:
         """See `Session.run`."""
@@ -155,13 +184,16 @@ class OrtSession:
 
         self._feed = dict(feed)
         self._binding = self._session.io_binding()
+        where = "cuda" if self._settings.get("io") == "device" else "cpu"
         for name, array in feed.items():
-            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, where, 0))
         for name, array in self.run(feed).items():
-            self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+            self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array, where, 0))
 
     def step(self) -> None:
         """See `Session.step`."""
+        # A GPU is done when this returns: a run ends with waiting for the provider's stream, unless the run option
+        # disable_synchronize_execution_providers says not to (onnxruntime_run_options_config_keys.h).
         self._session.run_with_iobinding(self._binding)
 
     def streams(self, count: int) -> list[OrtSession]:
@@ -219,6 +251,43 @@ def _providers(settings: Settings) -> list[Any]:
     name = _PROVIDERS[settings.get("provider", "cpu")]
     first = (name, _OPTIONS[name]) if name in _OPTIONS else name
     return [first] if name == _PROVIDERS["cpu"] else [first, _PROVIDERS["cpu"]]
+
+
+def _opened(ort: Any, path: Path, options: Any, settings: Settings) -> Any:
+    """A session whose provider is the one that was asked for; left alone, ONNX Runtime takes the CPU instead.
+
+    Raises:
+        MissingPart: the provider's library, one that it needs, or its device isn't there.
+    """
+    asked = settings.get("provider", "cpu")
+    if asked in _GPU:
+        # CUDA and cuDNN of pip packages lie where no loader looks. What it prints of missing ones is told below.
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+    failed: Exception | None = None
+    try:
+        session = ort.InferenceSession(str(path), options, providers=_providers(settings), enable_fallback=0)
+        if _PROVIDERS[asked] in session.get_providers():
+            return session
+    except Exception as error:
+        failed = error
+    library = _unloadable(ort, asked) if asked in _GPU else ""
+    device = _NO_DEVICE.search(str(failed))
+    if failed and not library and not device:
+        raise failed
+    todo = _TODO.get(asked, "choose another --provider").format(cuda=getattr(ort, "cuda_version", ""))
+    if device and not library:
+        library, todo = device[0], "nvidia-smi shows the GPUs and the driver that are here"
+    raise MissingPart(f"onnxruntime with provider={asked}", library or "it did not load", todo) from failed
+
+
+def _unloadable(ort: Any, provider: str) -> str:
+    """Why the library of a provider doesn't load, in the loader's words; empty where it does."""
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"))
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _within(events: Sequence[dict[str, Any]], part: Part) -> list[dict[str, Any]]:
