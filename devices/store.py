@@ -114,6 +114,15 @@ class Store:
         query = sa.select(measurements).order_by(measurements.c.id)
         for name, value in where.items():
             query = query.where(measurements.c[name] == value)
+        return self._rows(query)
+
+    def sessions(self, name: str) -> list[dict[str, Any]]:
+        """Measurements of the session of that name and of its parts, ``NAME@HOST``; as `find`."""
+        part = measurements.c.session.startswith(f"{name}@", autoescape=True)
+        query = sa.select(measurements).where(sa.or_(measurements.c.session == name, part))
+        return self._rows(query.order_by(measurements.c.id))
+
+    def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self.begin() as connection:
             rows = [dict(row._mapping) for row in connection.execute(query)]
         return [row | {"facts": json.loads(row["facts"]), "samples": unpack(row["samples"])} for row in rows]

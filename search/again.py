@@ -62,15 +62,41 @@ def add(
 ) -> Added:
     """Add an objective to the study that `views` looks at; see `Study.add_objective`."""
     start = time.monotonic()
-    program = views.program
+    given = _examples(data, views.program) if data else None
+    objective = described(views.program, name, measure, cost, given, slice, function, direction, targets)
+    ran: list[str] = []
+    failed = {}
+    if given:
+        failed = replay(views.folder, given, feasible(list(views.trials.values())), _counted(ran, say))
+    say(f"scoring {name}")
+    estimates = views.scored(objective)
+    views.kept.add(objective)
+    return Added(objective, estimates, failed, len(ran) - len(failed), time.monotonic() - start)
+
+
+def described(
+    program: Program,
+    name: str,
+    measure: str | None = None,
+    cost: Path | None = None,
+    given: loader.Data | None = None,
+    slice: str | None = None,
+    function: str | None = None,
+    direction: str | None = None,
+    targets: Sequence[str] = (),
+) -> Objective:
+    """An objective as data; see `Study.add_objective`. `given` are examples that the study did not have.
+
+    Raises:
+        UsageError: bad arguments or data, or a model that declares no classes.
+    """
     if not program.classes:
         found = "the model declares no classes (a .py does, by get_labels())"
         raise UsageError(f"the objective {name!r}", found, "search with a model that does")
-    if targets and not (measure or cost or function or data or slice):
+    if targets and not (measure or cost or function or given or slice):
         measure = "latency_ms"
     what, better = _measure(measure, cost, function, direction)
-    given = _examples(data, program) if data else None
-    objective = Objective(
+    return Objective(
         name,
         what,
         better,
@@ -80,14 +106,6 @@ def add(
         function=_function(function) if function else None,
         targets=list(targets) or None,
     )
-    ran: list[str] = []
-    failed = {}
-    if given:
-        failed = replay(views.folder, given, feasible(list(views.trials.values())), _counted(ran, say))
-    say(f"scoring {name}")
-    estimates = views.scored(objective)
-    views.kept.add(objective)
-    return Added(objective, estimates, failed, len(ran) - len(failed), time.monotonic() - start)
 
 
 def _counted(ran: list[str], say: Say) -> Say:

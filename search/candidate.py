@@ -1,4 +1,4 @@
-"""The candidates of a deployment search: target × precision × threads × what each runtime lets one choose."""
+"""The deployments that a search tries: model × target × precision × threads × what each runtime lets one choose."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ class Candidate:
         target: name of the runtime.
         precision: of the recipe.
         settings: the runtime's, as sorted pairs.
+        model: key of the model, where a study has several; empty for the only one.
     """
 
     target: str
     precision: str
     settings: tuple[tuple[str, Any], ...]
+    model: str = ""
 
     @classmethod
-    def of(cls, target: str, precision: str, settings: Mapping[str, Any]) -> Candidate:
+    def of(cls, target: str, precision: str, settings: Mapping[str, Any], model: str = "") -> Candidate:
         """From a mapping of settings."""
-        return cls(target, precision, tuple(sorted(settings.items())))
+        return cls(target, precision, tuple(sorted(settings.items())), model)
 
     @property
     def id(self) -> str:
         """The same values have the same id, everywhere."""
-        return content_id([self.target, self.precision, self.settings])
+        values = [self.target, self.precision, self.settings]
+        return content_id([*values, self.model] if self.model else values)
 
     @property
     def is_default(self) -> bool:
@@ -43,11 +46,12 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """For people: ``openvino int8 × 2``, with settings that differ from the default."""
+        """For people: ``openvino int8 × 2``, with the model's key and settings that differ from the default."""
         settings = dict(self.settings)
         default = get(self.target).settings(self.precision, settings["threads"])
         other = [f"{key}={value}" for key, value in self.settings if default.get(key) != value]
-        return " ".join([self.target, self.precision, f"× {settings['threads']}", *other])
+        words = [self.target, self.precision, f"× {settings['threads']}", *other]
+        return " ".join([self.model[:8], *words] if self.model else words)
 
 
 def candidates(

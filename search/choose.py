@@ -93,7 +93,7 @@ def best(able: Sequence[Row], views: Views, demand: Demand) -> dict[str, Any]:
 
     usable = [row for row in able if row["id"] in known[demand.name] and fits(row)]
     if not usable:
-        raise CheckFailed(demand.text, *_nearest(able, known, demand))
+        raise CheckFailed(demand.text, *nearest(able, known, demand))
     sign = -1 if demand.direction == "max" else 1
     row = min(usable, key=lambda row: (sign * known[demand.name][row["id"]].value, row["latency_ms"]))
     estimate = known[demand.name][row["id"]]
@@ -106,7 +106,7 @@ def _met(bound: Bound, estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "probability": estimate.probability(bound.sign, bound.limit)}
 
 
-def _nearest(able: Sequence[Row], known: Mapping[str, Mapping[str, Estimate]], demand: Demand) -> tuple[str, str]:
+def nearest(able: Sequence[Row], known: Mapping[str, Mapping[str, Estimate]], demand: Demand) -> tuple[str, str]:
     """What was found, and what to do, where nobody meets the bounds."""
     for name, found in known.items():
         if not any(row["id"] in found for row in able):

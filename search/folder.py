@@ -15,8 +15,10 @@ NEW, OLD = ".seatrial-new", ".seatrial-old"
 
 
 @contextmanager
-def study_folder(folder: Path, key: str, overwrite: bool) -> Iterator[Path]:
+def study_folder(folder: Path, key: str, overwrite: bool, joined: bool = False) -> Iterator[Path]:
     """Where a search of this key works, locked: the study's folder or, with `overwrite`, one beside it.
+
+    With `joined` other processes may work at the same search there, too.
 
     The one beside it takes the place of the other when the block ends well. Until then what was there stays as it is,
     and the same call goes on in the one beside it.
@@ -30,8 +32,16 @@ def study_folder(folder: Path, key: str, overwrite: bool) -> Iterator[Path]:
             yield new
     else:
         _begin(folder, key)
-        with _locked(folder, folder):
+        with _locked(folder, folder, joined):
             yield folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """For what only one of the processes that joined in a search may do at a time: others wait."""
+    with (folder / "work" / "alone").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def how_anew(folder: Path) -> str:
@@ -102,13 +112,13 @@ def _lock_if_begun(stack: ExitStack, folder: Path, output: Path) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path, output: Path) -> Iterator[None]:
+def _locked(folder: Path, output: Path, joined: bool = False) -> Iterator[None]:
     """A lock on a study's folder, which ends with this process, however that ends."""
     with writing(f"the output {output}"):
         file = (folder / "work" / "lock").open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if joined else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"the output {output}", "another search is writing to it", "wait for its end") from None
         yield

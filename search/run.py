@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import CannotDo, NothingMeasured, NotWritten, SeatrialError, Unsupported, UsageError
+from ..core.errors import CannotDo, NothingMeasured, Unsupported, UsageError
 from ..core.ids import content_id, file_sha256
 from ..core.process import Limits
-from ..devices.arms import Arm, Plan
 from ..devices.facts import cores_given, cpu_flags, host_facts
-from ..devices.launches import Launch
-from ..devices.sitting import PROTOCOL, Sitting
-from ..devices.store import Store
+from ..devices.sitting import PROTOCOL
 from ..exporter.api import PRECISIONS, check, check_program, listed, source_of
-from ..exporter.artifact import Artifact
 from ..exporter.build import Builder
-from ..exporter.program import FILE
-from ..exporter.proof.prove import DEFAULT_MAX_DROP, Proof, Prover
+from ..exporter.proof.prove import DEFAULT_MAX_DROP
 from ..exporter.sources import Source
 from ..targets import require
 from . import race
 from .candidate import Candidate, candidates
 from .findings import Findings
 from .folder import how_anew, study_folder
+from .making import Making, arm_of
 from .study import Study
-from .trials import Trial, Trials, feasible, relative
+from .trials import feasible
+from .underway import Underway
 
 Say = Callable[[str], None]
-CONFIRM_LAUNCHES = 6
-"""Of the winners and the defaults that they must beat."""
 
 BESIDE = {".py", ".pt", ".pth", ".ckpt", ".bin", ".data", ".safetensors", ".onnx"}
 
@@ -93,11 +85,11 @@ def search(
     space = candidates(request.targets, wanted, counts, cpu_flags())
     folder = Path(output)
     key = _key(source, data, space, max_drop, seed)
-    with study_folder(folder, key, overwrite) as place, Running(place, key, limits, say) as running:
-        running.make(source, request.targets, data, space, max_drop)
+    with study_folder(folder, key, overwrite) as place, Running(place, key, limits, say, max_drop) as running:
+        running.make(source, request.targets, data, space)
         running.race(seed)
         running.confirm(seed)
-        study = running.finish(running.program.name, max_drop, command)
+        study = running.finish(running.making.program.name, max_drop, command)
     return Study(folder, study.document)
 
 
@@ -140,73 +132,41 @@ def _beside(source: Source) -> list[list[Any]]:
     return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
-class Running:
-    """A search under way; every step looks first at what the store has."""
+class Running(Underway):
+    """The search of one given model."""
 
-    def __init__(self, folder: Path, key: str, limits: Limits, say: Say) -> None:
-        self.folder, self.key, self.limits, self.say = folder, key, limits, say
-        self.work = folder / "work"
-        for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):  # a kill while packing
-            shutil.rmtree(left, ignore_errors=True)
-        self.store = Store(folder / "facts.sqlite")
-        self.trials = Trials(self.store, key)
-        self.builder = Builder(self.work, limits, say)
-
-    def __enter__(self) -> Running:
-        return self
+    def __init__(self, folder: Path, key: str, limits: Limits, say: Say, max_drop: float) -> None:
+        super().__init__(folder, key, limits, say)
+        self.making = Making(folder, "", max_drop, limits, say, self.timed)
 
     def __exit__(self, *exc: object) -> None:
-        self.builder.close()
-        self.store.close()
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            costs = self._seconds()
-            costs[stage] = costs.get(stage, 0.0) + time.monotonic() - start
-            part = self.work / "costs.json.part"
-            part.write_text(json.dumps(costs))
-            part.replace(self.work / "costs.json")
+        self.making.builder.close()
+        super().__exit__(*exc)
 
     def make(
-        self,
-        source: Source,
-        targets: Sequence[str],
-        data: Mapping[str, Path],
-        space: Sequence[Candidate],
-        max_drop: float,
+        self, source: Source, targets: Sequence[str], data: Mapping[str, Path], space: Sequence[Candidate]
     ) -> None:
         """Capture, convert, quantize and prove: one trial for each candidate."""
-        with self._timed("capture"):
-            begun = (self.work / "program" / FILE).exists()
-            self.program = self.builder.capture(source, targets, data)
-            if begun:
+        begun = self.making.captured
+        program = self.making.capture(source, targets, data)
+        if begun:
+            with self.timed("capture"):
                 self._check_source(source)
-        check_program(self.program)
-        if self.program.precision != "fp32":
-            found = (
-                f"the file is {self.program.precision} and is used as it is: there is nothing to choose a precision of"
-            )
+        check_program(program)
+        if program.precision != "fp32":
+            found = f"the file is {program.precision} and is used as it is: there is nothing to choose a precision of"
             raise Unsupported(
                 f"a search over {source.path.name}", found, "search the fp32 source, or export and bench it"
             )
-        self.prover = Prover(self.program, self.work / "proof", max_drop, timeout_s=self.limits.timeout_s)
+        self.making.ready()
         self.trials.forget_failed()  # it may have lacked time, memory or a part that is there now
         self.prove_all(space)
 
     def prove_all(self, space: Sequence[Candidate]) -> None:
-        """Convert, quantize and prove what isn't known yet: one trial for each candidate."""
+        """Convert, quantize and prove what isn't known yet."""
         known = self.trials.all()
-        for target, precision in dict.fromkeys((c.target, c.precision) for c in space):
-            todo = [c for c in space if (c.target, c.precision) == (target, precision) and c.id not in known]
-            if not todo:
-                continue
-            made = self._artifact(target, precision)
-            for candidate in todo:
-                self.trials.add(self._prove(candidate, made))
+        for trial in self.making.prove_all([c for c in space if c.id not in known]):
+            self.trials.add(trial)
 
     def _check_source(self, source: Source) -> None:
         """Load the model afresh: the search's key doesn't see code and weights that lie elsewhere."""
@@ -216,59 +176,10 @@ class Running:
         with Builder(again, self.limits) as builder:
             found = builder.capture(source).source_id
         shutil.rmtree(again)
-        if found != self.program.source_id:
+        if found != self.making.program.source_id:
             words = f"{source.path.name} loads other code or weights than when this search began"
             todo = f"{how_anew(self.folder)} to begin anew, or choose another -o"
             raise UsageError(f"the output {self.folder}", words, todo)
-
-    def _artifact(self, target: str, precision: str) -> Artifact | SeatrialError:
-        try:
-            with self._timed("convert"):
-                base = self.builder.convert(self.program, target)
-            with self._timed("quantize"):
-                return self.builder.derive(self.program, base, precision)
-        except NotWritten:
-            raise  # a full disk says nothing of a candidate
-        except SeatrialError as error:
-            return error
-
-    def _prove(self, candidate: Candidate, made: Artifact | SeatrialError) -> Trial:
-        if isinstance(made, SeatrialError):
-            return Trial(candidate, "failed", f"{made.asked}: {made.found}")
-        self.say(f"proving {candidate.label}")
-        with self._timed("prove"):
-            proof = self.prover.prove(made, [dict(candidate.settings)])[0]
-        return self._trial(candidate, made, proof)
-
-    def _trial(self, candidate: Candidate, made: Artifact, proof: Proof) -> Trial:
-        if proof.error or proof.outputs is None:
-            return Trial(candidate, "failed", proof.error.found if proof.error else "it gave no outputs")
-        return Trial(
-            candidate,
-            "ok" if proof.ok else "infeasible",
-            "; ".join(proof.problems) or None,
-            artifact=relative(made.path, self.folder),
-            artifact_id=made.id,
-            route=made.route,
-            lost=made.lost,
-            recipe=made.recipe.to_dict(),
-            outputs=relative(proof.outputs, self.folder),
-            size_bytes=made.size_bytes,
-            proof=proof.to_dict(),
-            load_ms=proof.load_ms,
-        )
-
-    def _arm(self, trial: Trial, name: str | None = None) -> Arm:
-        return Arm(
-            name or trial.id,
-            trial.candidate.target,
-            str((self.folder / str(trial.artifact)).resolve()),
-            str(trial.artifact_id),
-            dict(trial.candidate.settings),
-            str(self.prover.inputs.resolve()),
-            str((self.folder / str(trial.outputs)).resolve()),
-            trial.candidate.precision,
-        )
 
     def race(self, seed: int) -> None:
         """Time every feasible candidate, and those near the front until it is decided."""
@@ -276,80 +187,43 @@ class Running:
         able = feasible(list(known.values()))
         if not able:
             todo = "`seatrial export` of one of them writes a report of what differs; --max-drop allows more"
-            raise _nothing("no candidate is feasible", {t.candidate.label: t.reason for t in known.values()}, todo)
+            raise nothing("no candidate is feasible", {t.candidate.label: t.reason for t in known.values()}, todo)
         groups: dict[str, list[str]] = {}
         for trial in able:
             groups.setdefault(trial.candidate.target, []).append(trial.id)
         launches = self.trials.launches("race")
-        reference = self._reference(able)
+        reference = self.reference(able)
         if not race.plan(launches, groups).ids:
             return
-        with self._sitting("race", seed) as sitting:
-            sitting.keep(self._arm(reference, race.REFERENCE))
+        first = arm_of(self.folder, reference, race.REFERENCE)
+        with self.sitting("race", seed) as sitting:
+            sitting.keep(first)
             while (step := race.plan(launches, groups)).ids:
                 labels = ", ".join(known[each].candidate.label for each in step.ids)
                 self.say(f"timing, launch {len(launches) + 1}: {labels}")
-                arms = [self._arm(reference, race.REFERENCE), *(self._arm(known[each]) for each in step.ids)]
-                with self._timed("measure"):
-                    launches.append(self._launch(sitting, arms, step.rounds, reference))
-
-    def _reference(self, able: Sequence[Trial]) -> Trial:
-        """What every launch holds: that of the first one stays, also where candidates came later."""
-        stored = self.trials.store.find(session=self.trials.session("race"), launch=0, arm=race.REFERENCE)
-        for trial in able if stored else ():
-            if (trial.artifact_id, dict(trial.candidate.settings)) == _ran(stored[0]):
-                return trial
-        return min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
-
-    def _launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
-        launch = sitting.launch(arms, rounds=rounds)
-        run = launch.arms[race.REFERENCE]
-        if not run.ok:
-            found = f"the reference {reference.candidate.label} failed while it was timed: {run.reason}"
-            raise NothingMeasured("the search", found, "run the same command again: it goes on")
-        return launch
+                arms = [first, *(arm_of(self.folder, known[each]) for each in step.ids)]
+                launches.append(self.launch(sitting, arms, step.rounds, reference))
 
     def confirm(self, seed: int) -> None:
-        """Time the winners and all defaults once more: fresh processes, a fresh session, fresh samples."""
+        """Time the winners and all defaults once more."""
         known = self.trials.all()
-        chosen = Findings(known, self.trials.launches("race")).finalists
-        launches = self.trials.launches("confirm")
-        if len(launches) >= CONFIRM_LAUNCHES or not chosen:
-            return
-        with self._sitting("confirm", seed + 1) as sitting:
-            for count in range(len(launches) + 1, CONFIRM_LAUNCHES + 1):
-                chosen = [each for each in chosen if each not in race.failures(launches)]
-                if not chosen:
-                    return
-                self.say(f"confirming {len(chosen)} candidates, launch {count} of {CONFIRM_LAUNCHES}")
-                with self._timed("confirm"):
-                    launches.append(sitting.launch([self._arm(known[each]) for each in chosen]))
-
-    def _sitting(self, stage: str, seed: int) -> Sitting:
-        return Sitting(
-            Plan(launches=CONFIRM_LAUNCHES),
-            seed=seed,
-            session=self.trials.session(stage),
-            store=self.store,
-            progress=self.say,
-            purpose="seatrial search",
-        )
+        self.time_again(Findings(known, self.trials.launches("race")).finalists, known, seed + 1)
 
     def finish(self, title: str, max_drop: float, command: str) -> Study:
         """Choose, pack, write ``study.json`` and ``report.html``."""
         found = Findings(self.trials.all(), self.trials.launches("race"), self.trials.launches("confirm"))
         if not found.winners:
             reasons = {t.candidate.label: found.reason(t) for t in found.trials.values()}
-            raise _nothing("no candidate could be timed", reasons, "see whether `seatrial export` and `bench` work")
+            raise nothing("no candidate could be timed", reasons, "see whether `seatrial export` and `bench` work")
         facts = {
             "key": self.key,
             "title": title,
             "command": command,
             "max_drop": max_drop,
-            "seconds": self._seconds(),
+            "seconds": self.seconds(),
             "confirmed": self._confirmed(found),
         }
-        study = Study.write(self.folder, found, self.program, facts)
+        study = Study.write(self.folder, found, self.making.program, facts)
         for name, each in study.winners.items():
             self.say(f"packing {name}")
             study.pack(each, self.folder / name, overwrite=True)
@@ -359,23 +233,13 @@ class Running:
         """Accuracy of the finalists on data that nothing was chosen by."""
         confirmed = {}
         for each in found.finalists:
-            accuracy = self.prover.confirm(self.folder / str(found.trials[each].outputs))
+            accuracy = self.making.prover.confirm(self.folder / str(found.trials[each].outputs))
             if accuracy:
                 confirmed[each] = accuracy.found
         return confirmed
 
-    def _seconds(self) -> dict[str, float]:
-        """What each stage took, over all runs of this search; of a killed one, its finished steps."""
-        file = self.work / "costs.json"
-        found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-        return found
 
-
-def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Artifact and settings of a stored measurement."""
-    return row["facts"]["arm"]["artifact_id"], dict(row["facts"]["arm"]["settings"])
-
-
-def _nothing(found: str, reasons: Mapping[str, str | None], todo: str) -> NothingMeasured:
+def nothing(found: str, reasons: Mapping[str, str | None], todo: str) -> NothingMeasured:
+    """The error of a search that ends without a candidate, with the reason of each."""
     lines = [f"{found}:", *(f"{label}: {reason}" for label, reason in sorted(reasons.items()))]
     return NothingMeasured("the search", "\n         ".join(lines), todo)

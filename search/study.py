@@ -29,9 +29,10 @@ from ..targets import get
 from .again import Added, add, before_and_after, check_name
 from .choose import Bound, Demand, best
 from .findings import Findings
+from .making import INPUTS
 from .objectives import Estimate, Objective
 from .report import render
-from .trials import Trial, Trials
+from .trials import Trial, Trials, work_of
 from .views import Views
 
 SCHEMA = "seatrial.study/1"
@@ -230,20 +231,22 @@ class Study:
         check_free(out, overwrite)
         if self.folder.resolve().is_relative_to(out.resolve()):
             raise UsageError(f"the output {out}", "it holds the study itself", "choose another -o")
-        for name in ("work/program", "facts.sqlite"):
-            if not (self.folder / name).exists():
-                raise UsageError(f"the study {self.folder}", f"its {name} is gone", "run the search again")
+        work = self.folder / work_of(self.candidate(id).get("model", ""))
+        for path in (work / "program", self.folder / "facts.sqlite"):
+            if not path.exists():
+                found = f"its {path.relative_to(self.folder)} is gone"
+                raise UsageError(f"the study {self.folder}", found, "run the search again")
         trial = self._trial(id)
-        program = Program.load(self.folder / "work" / "program")
+        program = Program.load(work / "program")
         artifact = self._artifact(trial)
-        with Builder(self.folder / "work") as builder:
-            vectors = (self.folder / "work/proof/inputs.npz", self.folder / str(trial.outputs))
+        with Builder(work) as builder:
+            vectors = (work / INPUTS, self.folder / str(trial.outputs))
             assert trial.proof
             proof, host, facts = trial.proof, self._proven_on(), None
             runtime = self.document["host"]["runtimes"][trial.candidate.target]
             if cost:
                 matrix = cost if isinstance(cost, Costs) else read_costs(Path(cost), program.labels)
-                prover = Prover(program, self.folder / "work/proof", self.document["max_drop"])
+                prover = Prover(program, work / "proof", self.document["max_drop"])
                 made = decide(prover, builder.folder, artifact, (trial.proof["settings"], vectors[1]), matrix)
                 artifact, proof, facts = made.artifact, made.proof.to_dict(), made.facts
                 vectors = (vectors[0], made.proof.outputs or vectors[1])
@@ -338,6 +341,7 @@ def _document(found: Findings, program: Program, facts: dict[str, Any]) -> dict[
         "comparisons": [_comparison(found, each) for each in found.comparisons()],
         "notes": _notes(found, program, facts["max_drop"]),
         "cost": {"seconds": facts["seconds"]},
+        **facts.get("more", {}),
     }
 
 

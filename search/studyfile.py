@@ -26,6 +26,7 @@ DATA: dict[str, tuple[type, ...]] = {
     "targets": (list,),
     "precisions": (list,),
     "devices": (list,),
+    "search": (dict,),
     "budget": (dict,),
     "shared": (dict,),
     "finetune": (dict,),
@@ -81,6 +82,37 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How much is searched, and how; what of it a command line says comes first.
+
+    Attributes:
+        evaluations: models at most.
+        minutes: after so many no other model is begun; None for no limit.
+        sampler: see `samplers.make`; None for the default.
+        threads: of each deployment that is searched; the winners are tried with all cores too.
+        examples: of "valid" and of "test" at most that deployments are judged on.
+        calibration: of "train" at most that int8 is calibrated on.
+        seed: of the sampler and of measurements.
+    """
+
+    evaluations: int = 40
+    minutes: float | None = None
+    sampler: str | None = None
+    threads: int = 1
+    examples: int = 2000
+    calibration: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("evaluations", "threads", "examples", "calibration"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} = {value!r} is not a whole number from 1 up")
+        if self.minutes is not None and not (isinstance(self.minutes, int | float) and self.minutes > 0):
+            raise ValueError(f"minutes = {self.minutes!r} is not a number above 0")
+
+
+@dataclass(frozen=True)
 class StudyFile:
     """Frozen data; what is code is named, never held.
 
@@ -98,6 +130,7 @@ class StudyFile:
         targets: names of targets.
         precisions: names of precisions.
         devices: as written.
+        search: how much is searched.
         budget: of one training from scratch.
         shared: of the family's shared training.
         finetune: of one training that starts from inherited weights.
@@ -116,6 +149,7 @@ class StudyFile:
     targets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     devices: list[Any] = field(default_factory=list)
+    search: Effort = Effort()
     budget: Budget = Budget()
     shared: Budget = Budget()
     finetune: Budget = Budget()
@@ -187,6 +221,7 @@ def _made(path: Path, code: Path | None, told: Mapping[str, Any], data: Mapping[
     more: dict[str, Any] = {k: data[k] for k in ("forbidden", "objectives", "constraints", "devices") if k in data}
     for key in ("training", "targets", "precisions"):
         more[key] = _names(data.get(key, []), f"{asked}: {key}")
+    more["search"] = from_mapping(Effort, data.get("search", {}), f"{asked}: search")
     for key, default in _BUDGETS.items():
         more[key] = from_mapping(Budget, {**default, **data.get(key, {})}, f"{asked}: {key}")
     refuse_unknown(more["training"], space, f"{asked}: training")

@@ -61,6 +61,11 @@ class Trial:
         return self.candidate.id
 
     @property
+    def work(self) -> str:
+        """Where the files of its model lie within the study's folder."""
+        return work_of(self.candidate.model)
+
+    @property
     def agreement(self) -> float | None:
         """Share of equal top-1 classes on real samples."""
         return self.proof["parity"]["agreement"] if self.proof and self.proof["parity"] else None
@@ -77,10 +82,16 @@ class Trial:
 
 
 class Trials:
-    """The trials and launches of one study in a store."""
+    """The trials and launches of one study in a store.
 
-    def __init__(self, store: Store, study: str) -> None:
-        self.store, self.study = store, study
+    Args:
+        store: the facts store.
+        study: id of the search.
+        host: name of this machine, where several may work at the study: each numbers launches of its own.
+    """
+
+    def __init__(self, store: Store, study: str, host: str = "") -> None:
+        self.store, self.study, self.host = store, study, host
         store.create([trials])
 
     def add(self, trial: Trial) -> None:
@@ -97,9 +108,10 @@ class Trials:
         with self.store.begin() as connection:
             connection.execute(sa.delete(trials).where(gone))
 
-    def all(self) -> dict[str, Trial]:
-        """All trials by candidate id."""
+    def all(self, ids: Sequence[str] | None = None) -> dict[str, Trial]:
+        """All trials by candidate id, or those of these ids."""
         query = sa.select(trials.c.data).where(trials.c.study == self.study)
+        query = query if ids is None else query.where(trials.c.candidate.in_(ids))
         with self.store.begin() as connection:
             rows = [json.loads(data) for (data,) in connection.execute(query)]
         found = [_trial(row) for row in rows]
@@ -107,24 +119,29 @@ class Trials:
 
     def launches(self, stage: str) -> list[Launch]:
         """The stored launches of a stage, oldest first."""
-        launches: dict[int, Launch] = {}
-        for row in self.store.find(session=self.session(stage)):
+        launches: dict[tuple[str, int], Launch] = {}
+        for row in self.store.sessions(self.session(stage).partition("@")[0]):
             samples = row["samples"]
-            launch = launches.setdefault(
-                row["launch"], Launch(row["launch"], samples["seed"], samples["order"], {}, row["created"])
-            )
+            blank = Launch(row["launch"], samples["seed"], samples["order"], {}, row["created"])
+            launch = launches.setdefault((row["session"], row["launch"]), blank)
             launch.arms[row["arm"]] = ArmRun(**samples["run"])
-        return [launches[index] for index in sorted(launches)]
+        return [launches[key] for key in sorted(launches)]
 
     def session(self, stage: str) -> str:
         """The session that a stage's launches are stored under."""
-        return f"{self.study}-{stage}"
+        return f"{self.study}-{stage}@{self.host}" if self.host else f"{self.study}-{stage}"
 
 
 def _trial(row: dict[str, Any]) -> Trial:
     candidate = row["candidate"]
     settings = dict(candidate["settings"])
-    return Trial(**{**row, "candidate": Candidate.of(candidate["target"], candidate["precision"], settings)})
+    made = Candidate.of(candidate["target"], candidate["precision"], settings, candidate.get("model", ""))
+    return Trial(**{**row, "candidate": made})
+
+
+def work_of(model: str) -> str:
+    """Where a model's files lie within a study's folder."""
+    return f"work/models/{model}" if model else "work"
 
 
 def relative(path: Path, folder: Path) -> str:

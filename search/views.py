@@ -19,7 +19,7 @@ from ..exporter.program import Program
 from .kept import Kept
 from .objectives import BUILT_IN, MEASURES, Estimate, Objective, costs, mean, measured, share, timed
 from .replay import function_values, replayed_file
-from .trials import Trial, Trials
+from .trials import Trial, Trials, work_of
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -34,28 +34,53 @@ class Views:
     Args:
         folder: the study's.
         document: what its ``study.json`` holds.
+        store: where its facts are; by default a file in its folder. One that is given stays open.
+        trials: all that are looked at, where they are known already.
     """
 
-    def __init__(self, folder: Path, document: Mapping[str, Any]) -> None:
-        self.folder, self.document = folder, document
+    def __init__(
+        self,
+        folder: Path,
+        document: Mapping[str, Any],
+        store: Store | None = None,
+        trials: Mapping[str, Trial] | None = None,
+    ) -> None:
+        self.folder, self.document, self._given = folder, document, store
+        if trials is not None:
+            self.trials = dict(trials)
         self._found: dict[str, dict[str, Estimate]] = {}
+        self._programs: dict[str, Program] = {}
 
     @property
     def _stored(self) -> bool:
-        return (self.folder / "facts.sqlite").exists()
+        return self._given is not None or (self.folder / "facts.sqlite").exists()
 
     @cached_property
     def _store(self) -> Store:
+        if self._given is not None:
+            return self._given
         if not self._stored:
             raise UsageError(f"the study {self.folder}", "its facts.sqlite is gone", "run the search again")
         return Store(self.folder / "facts.sqlite")
 
     @cached_property
     def program(self) -> Program:
-        """The source."""
-        if not (self.folder / "work/program").exists():
-            raise UsageError(f"the study {self.folder}", "its work/program is gone", "run the search again")
-        return Program.load(self.folder / "work" / "program")
+        """The source; where there are several, one of them: all have the same data and classes."""
+        models = dict.fromkeys(row.get("model", "") for row in self.document["candidates"] if row["status"] == "ok")
+        return self.program_of(next(iter(models), ""))
+
+    def program_of(self, model: str) -> Program:
+        """The source of a model.
+
+        Raises:
+            UsageError: its files are gone.
+        """
+        if model not in self._programs:
+            place = f"{work_of(model)}/program"
+            if not (self.folder / place).exists():
+                raise UsageError(f"the study {self.folder}", f"its {place} is gone", "run the search again")
+            self._programs[model] = Program.load(self.folder / place)
+        return self._programs[model]
 
     @cached_property
     def kept(self) -> Kept:
@@ -216,19 +241,21 @@ class Views:
     def rule(self, objective: Objective, trial: Trial) -> Rule:
         """The decision rule of a candidate under an objective's cost matrix."""
         assert objective.matrix
-        return rule_of(self.program, self.folder / str(trial.outputs), objective.matrix)
+        program = self.program_of(trial.candidate.model)
+        return rule_of(program, self.folder / str(trial.outputs), objective.matrix)
 
     def answers(self, objective: Objective, trial: Trial, group: str = "evaluate") -> tuple[ndarray, ndarray]:
         """Scores (n, classes) and labels (n,) that an objective looks at."""
         import numpy as np
 
+        program = self.program_of(trial.candidate.model)
         if objective.data:
             labels: ndarray | None = np.array(objective.data["labels"])
             file = replayed_file(self.folder, objective.data["id"], trial)
-            given = rows_of(self.program, file, 0, len(objective.data["labels"]))
+            given = rows_of(program, file, 0, len(objective.data["labels"]))
         else:
             labels = self.labels(group)
-            given = scores(self.program, self.folder / str(trial.outputs), group)
+            given = scores(program, self.folder / str(trial.outputs), group)
         if labels is None:
             found = "the study has no labelled data"
             raise UsageError(f"the objective {objective.name!r}", found, "add --data, or search with --evaluate")
@@ -253,7 +280,7 @@ class Views:
 
     def close(self) -> None:
         """Give the store's connections back."""
-        if "_store" in self.__dict__:
+        if "_store" in self.__dict__ and self._given is None:
             self._store.close()
 
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UsageError
 from ..core.process import Limits
 from ..devices.facts import cpu_flags, host_facts
-from ..exporter.program import Program
-from ..exporter.proof.prove import Prover
 from ..targets import get, require
 from .candidate import Candidate, candidates
 from .findings import Findings
@@ -55,15 +53,14 @@ def widen(study: Study, targets: Sequence[str], say: Say) -> Work | None:
         said.append(text)
         say(text)
 
-    key, folder = study.document["key"], study.folder
-    with study_folder(folder, key, False) as place, Running(place, key, Limits(), heard) as running:
-        running.program = Program.load(place / "work" / "program")
-        running.prover = Prover(running.program, place / "work" / "proof", study.document["max_drop"])
+    key, folder, drop = study.document["key"], study.folder, study.document["max_drop"]
+    with study_folder(folder, key, False) as place, Running(place, key, Limits(), heard, drop) as running:
+        running.making.load()
         space = _space(running, new)
         heard(f"to convert, prove and time: {', '.join(candidate.label for candidate in space)}")
         running.prove_all(space)
         running.race(0)
-        again = running.finish(study.document["title"], study.document["max_drop"], study.document["command"])
+        again = running.finish(study.document["title"], drop, study.document["command"])
     study.document.clear()
     study.document.update(again.document)
     made = [text for text in said if text.startswith(("converting ", "making "))]

@@ -225,19 +225,25 @@ class Models:
             self._call("confirm", args, self.limits, f"testing candidate {result.key}")
         return replace(result, tested=json.loads((result.folder / "test.json").read_text())["accuracy"])
 
-    def data(self, part: str, values: Values) -> Path:
+    def data(self, part: str, values: Values, most: int | None = None) -> Path:
         """An ``.npz`` of "train", "valid" or "test", as the exporter's calibration and evaluation take it.
 
         Args:
             part: of the data.
             values: any candidate: the array is called as its model's first input is.
+            most: so many examples at most, evenly over the part.
         """
-        out = self.folder / "data" / f"{part}.npz"
+        out = self.folder / "data" / (f"{part}-{most}.npz" if most else f"{part}.npz")
         if not out.exists():
-            args = {"values": dict(values), "part": part, "out": str(out)}
+            args = {"values": dict(values), "part": part, "out": str(out), "most": most}
             out.parent.mkdir(parents=True, exist_ok=True)
             self._call("data", args, self.limits, f'the data "{part}"')
         return out
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the study file has ``load_data``; a pool of models may do without."""
+        return "load_data" in self.study.functions
 
     @property
     def largest(self) -> dict[str, Any]:

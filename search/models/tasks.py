@@ -162,8 +162,11 @@ def confirm(study: Mapping[str, Any], values: Values, folder: str, threads: int)
     return {}
 
 
-def data(study: Mapping[str, Any], values: Values, part: str, out: str) -> dict[str, Any]:
-    """Write one part of the data as the exporter takes it: an array under the input's name, and ``labels``."""
+def data(study: Mapping[str, Any], values: Values, part: str, out: str, most: int | None) -> dict[str, Any]:
+    """Write one part of the data as the exporter takes it: an array under the input's name, and ``labels``.
+
+    With `most` only so many examples, evenly over the part.
+    """
     import inspect
 
     import numpy as np
@@ -171,6 +174,9 @@ def data(study: Mapping[str, Any], values: Values, part: str, out: str) -> dict[
     code = Code(study)
     name = next(iter(inspect.signature(code.build(values).forward).parameters))
     inputs, labels = code.data(part)
+    if most and most < len(labels):
+        rows = np.linspace(0, len(labels) - 1, most).round().astype(int)
+        inputs, labels = inputs[rows], labels[rows]
     with whole_file(Path(out)) as place, place.open("wb") as file:
         arrays: dict[str, Any] = {name: inputs, "labels": labels}
         np.savez(file, **arrays)

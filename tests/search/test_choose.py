@@ -28,7 +28,7 @@ from seatrial.search.trials import Trials
 from seatrial.targets.onnxruntime import OnnxRuntime
 from seatrial.targets.openvino import OpenVino
 
-run_module = importlib.import_module("seatrial.search.run")
+underway = importlib.import_module("seatrial.search.underway")
 
 MODEL = """
 import torch
@@ -104,8 +104,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None])
 
 def quick(patch: pytest.MonkeyPatch) -> None:
     """Few candidates and short launches: nothing here depends on who is the faster."""
-    patch.setattr(run_module, "Plan", functools.partial(run_module.Plan, rounds=2, block_ms=2.0, warm_s=0.02))
-    patch.setattr(run_module, "CONFIRM_LAUNCHES", 3)
+    patch.setattr(underway, "Plan", functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02))
+    patch.setattr(underway, "CONFIRM_LAUNCHES", 3)
     patch.setattr(race, "MOST", 1)
     patch.setattr(OnnxRuntime, "choices", lambda self: {"graph_optimization": ("all", "basic")})
 

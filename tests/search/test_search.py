@@ -24,14 +24,16 @@ import pytest
 import sqlalchemy as sa
 from seatrial.core.bundle import Bundle
 from seatrial.core.errors import CannotDo, UsageError
+from seatrial.devices.facts import cpu_flags
 from seatrial.devices.store import Store
 from seatrial.exporter.run import verify
 from seatrial.search import race
 from seatrial.search.run import search
 from seatrial.search.study import Study
 from seatrial.search.trials import Trials, trials
+from seatrial.targets import get
 
-run_module = importlib.import_module("seatrial.search.run")
+underway = importlib.import_module("seatrial.search.underway")
 
 KILLS = {
     "making int8 for openvino": 1.0,
@@ -45,9 +47,10 @@ KILLS = {
 SCRIPT = """
 import functools, json, sys
 import seatrial.search.run as run
+import seatrial.search.underway as underway
 # The protocol's own rounds and launches would take minutes; what is tested here doesn't depend on them.
-run.Plan = functools.partial(run.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
-run.CONFIRM_LAUNCHES = 3
+underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
+underway.CONFIRM_LAUNCHES = 3
 study = run.search(**json.loads(sys.argv[1]), say=lambda text: print(text, flush=True))
 """
 
@@ -213,7 +216,7 @@ def test_every_candidate_is_there_with_its_reason(study: Study) -> None:
     found = {(c["target"], c["precision"], c["settings"].get("graph_optimization")) for c in study.candidates}
     levels = ("all", "extended", "basic")
     assert found == {("onnxruntime", p, level) for p in ("fp32", "int8") for level in levels} | {
-        ("openvino", p, None) for p in ("fp32", "int8")
+        ("openvino", p, None) for p in get("openvino").precisions(cpu_flags()) if p != "fp16"
     }
     for c in study.candidates:
         assert c["reason"] is None or len(c["reason"]) > 10
@@ -349,8 +352,8 @@ def test_overwrite_of_the_very_same_search_begins_anew(moved: Path, folder: Path
 def test_overwrite_begins_anew_and_the_old_study_stays_until_the_new_one_is_whole(
     moved: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "Plan", functools.partial(run_module.Plan, rounds=2, block_ms=2.0, warm_s=0.02))
-    monkeypatch.setattr(run_module, "CONFIRM_LAUNCHES", 3)
+    monkeypatch.setattr(underway, "Plan", functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02))
+    monkeypatch.setattr(underway, "CONFIRM_LAUNCHES", 3)
     before, document = facts(moved), Study.read(moved).document
     said: list[list[str]] = [[], [], []]
     less = {"target": "onnxruntime", "precision": "fp32", "calibration": None, "confirm": None}
@@ -420,9 +423,9 @@ def test_weights_from_elsewhere_that_changed_are_another_search(folder: Path, tm
 
 COMMAND = """
 import functools, sys
-import seatrial.cli, seatrial.search.run as run
-run.Plan = functools.partial(run.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
-run.CONFIRM_LAUNCHES = 3
+import seatrial.cli, seatrial.search.underway as underway
+underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
+underway.CONFIRM_LAUNCHES = 3
 seatrial.cli.main(sys.argv[1:])
 """
 
@@ -539,7 +542,7 @@ def test_a_study_is_shown_as_it_was_written(study: Study, cli: Callable[..., Any
 def test_a_moved_study_still_works(
     moved: Path, runs: list[Ended], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seatrial.search.run.CONFIRM_LAUNCHES", 3)
+    monkeypatch.setattr("seatrial.search.underway.CONFIRM_LAUNCHES", 3)
     found = Study.read(moved)
     assert verify(found.pack(found.winners["openvino"], tmp_path / "packed").path)["vectors"] == 3
     for left in (".best.0a1b2c3d.part", ".openvino.0a1b2c3d.old"):  # as a kill while packing leaves them

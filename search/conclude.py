@@ -1,0 +1,143 @@
+"""The end of a search over many models: its front timed again, the chosen ones' settings tried, all of it packed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import CheckFailed
+from ..devices.facts import cores_given, cpu_flags
+from ..exporter.program import Program
+from ..exporter.proof.prove import Prover
+from .candidate import candidates
+from .choose import Demand, nearest
+from .evaluate import ALL_LOSS, UNTRAINED
+from .findings import Findings
+from .fronts import Fronts
+from .making import making
+from .roster import Tried
+from .run import nothing
+from .study import Study
+from .trials import Trial
+
+if TYPE_CHECKING:
+    from .explore import Exploring
+
+
+def conclude(search: Exploring, command: str) -> Study:
+    """Choose, time again, choose by that, pack; write ``study.json`` and ``report.html``.
+
+    Raises:
+        NothingMeasured: no model was made, proven and timed.
+        CheckFailed: none keeps to the constraints; the nearest is named.
+    """
+    models = {one.model: one for one in search.roster.all().values() if not one.model.endswith(UNTRAINED)}
+    first = fronts(search, models)
+    _check(first)
+    for trial in _variants(search, first):
+        search.trials.add(trial)
+    known = search.trials.all()
+    extra = [id for id, t in known.items() if t.candidate.model in models and id not in first.trials]
+    search.time_again([*first.finalists, *extra], known, search.effort.seed + 1)
+    found = fronts(search, models)
+    facts = {
+        "key": search.key,
+        "title": search.study.path.resolve().parent.name,
+        "command": command,
+        "max_drop": ALL_LOSS,
+        "seconds": search.seconds(),
+        "confirmed": _confirmed(search, found),
+        "more": _more(search, found),
+    }
+    best = found.trials[found.winners["best"]]
+    study = Study.write(search.folder, found, Program.load(search.folder / best.work / "program"), facts)
+    for name, each in study.winners.items():
+        search.say(f"packing {name}")
+        study.pack(each, search.folder / name, overwrite=True)
+    return study
+
+
+def fronts(search: Exploring, models: Mapping[str, Tried]) -> Fronts:
+    """What is known by now."""
+    trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
+    raced, confirmed = search.trials.launches("race"), search.trials.launches("confirm")
+    latency = Findings(trials, raced, confirmed).latency
+    return Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
+
+
+def _check(found: Fronts) -> None:
+    """Somebody is there to choose."""
+    if not found.known:
+        reasons = {one.model[:8]: one.reason for one in found.models.values()}
+        raise nothing("no model could be made, proven and timed", reasons, "see the reasons; correct the study file")
+    if not found.able_ids:
+        demand = Demand(found.goals.names[0], found.goals.direction(found.goals.names[0]), found.goals.bounds)
+        rows = [found.facts(trial) for trial in found.known]
+        raise CheckFailed(demand.text, *nearest(rows, found.values, demand))
+
+
+def _variants(search: Exploring, found: Fronts) -> list[Trial]:
+    """The chosen ones of each target with all settings and numbers of threads, proven."""
+    made: list[Trial] = []
+    threads = tuple(dict.fromkeys((search.effort.threads, len(cores_given()))))
+    for target, id in found.winners.items():
+        chosen = found.trials[id].candidate
+        if target == "best":
+            continue
+        space = [replace(c, model=chosen.model) for c in candidates([target], [chosen.precision], threads, cpu_flags())]
+        todo = [c for c in space if c.id not in search.trials.all()]
+        if todo:
+            with making(search.folder, chosen.model, ALL_LOSS, search.limits, search.say, search.timed) as making_one:
+                making_one.load()
+                made += making_one.prove_all(todo)
+    return made
+
+
+def _confirmed(search: Exploring, found: Fronts) -> dict[str, float]:
+    """Accuracy of the finalists on "test", which nothing is chosen by."""
+    confirmed = {}
+    for id in dict.fromkeys([*found.finalists, *found.winners.values()]):
+        trial = found.trials[id]
+        work = search.folder / trial.work
+        accuracy = Prover(Program.load(work / "program"), work / "proof").confirm(search.folder / str(trial.outputs))
+        if accuracy:
+            confirmed[id] = accuracy.found
+    return confirmed
+
+
+def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
+    """What only a study of many models has to tell."""
+    goals = found.goals
+    ways = [one.trained for one in found.models.values() if one.trained]
+    trained = sum(way not in ("given", "inherited") for way in ways)
+    looked = sum(1 for key in search.roster.all() if key.endswith(UNTRAINED))
+    return {
+        "source": {"name": search.study.path.name, "id": search.study.id},
+        "goals": {
+            "objectives": [{"name": name, "direction": goals.direction(name)} for name in goals.names],
+            "constraints": [str(bound) for bound in goals.bounds],
+        },
+        "fronts": found.fronts,
+        "models": {
+            key: {k: v for k, v in vars(one).items() if k not in ("model", "times")}
+            for key, one in found.models.items()
+        },
+        "trainings": {"of candidates": trained, "looked at before": looked, "fidelity": search.fidelity},
+        "notes": _notes(search, found),
+    }
+
+
+def _notes(search: Exploring, found: Fronts) -> list[str]:
+    notes = [search.fidelity] if search.fidelity else []
+    for name, id in found.winners.items():
+        ties = [other for other in found.fronts.get(name, ()) if other != id and not found.decided(id, other)]
+        held = found.trials[id].candidate
+        words = f"{name}: {held.label}, the best by {found.goals.names[0]} that isn't proven worse than another"
+        if name != "best" and len(ties) > 1:
+            notes.append(f"{words}; {len(ties)} others of its front trade one objective for another")
+    unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < 0.95]
+    if unsure:
+        notes.append(f"not sure at 95 % for the best: {', '.join(unsure)}")
+    notes.append("latencies are valid for this machine and session; run `seatrial bench` on the device that counts")
+    return notes

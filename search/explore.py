@@ -1,0 +1,330 @@
+"""The search over many models: ask, evaluate, tell; then choose, time again, confirm and pack.
+
+All that is found is stored as it comes; the same call goes on where an earlier one stopped, or beside one that runs.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UsageError
+from ..core.ids import content_id
+from ..core.paths import whole_file
+from ..core.process import Limits
+from ..devices.facts import cpu_flags, host_facts
+from ..devices.sitting import PROTOCOL
+from ..targets import require
+from . import samplers, studyfile
+from .candidate import Candidate
+from .conclude import conclude
+from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, UNTRAINED, Deployments, Evaluator
+from .findings import Latency
+from .folder import alone, study_folder
+from .goals import LOGARITHMIC, Goals
+from .goals import UNTRAINED as KNOWN_UNTRAINED
+from .models.api import Models
+from .objectives import Estimate, Objective
+from .roster import Roster, Tried
+from .samplers import Sampler
+from .space import Space, Values
+from .study import Study
+from .studyfile import Effort, StudyFile
+from .trials import Trial
+from .underway import Underway
+from .views import Views
+
+Say = Callable[[str], None]
+PRECISION = "precision"
+"""The variable of a deployment, beside those of the model."""
+TARGETS = ("onnxruntime", "openvino", "tflite")
+SCATTER = 0.012
+"""Of one launch's ratio, as a standard deviation; see docs/measuring.md."""
+LOOKS = 3
+"""Untrained models that are timed for each that is trained."""
+RANKED = 6
+"""Models that are trained alone to see whether inherited weights rank alike."""
+
+
+def explore(
+    file: Path | str,
+    *,
+    output: Path | str,
+    effort: Mapping[str, Any] | None = None,
+    store: str | None = None,
+    overwrite: bool = False,
+    limits: Limits = Limits(),
+    command: str = "",
+    say: Say | None = None,
+) -> Study:
+    """Search the models of a study file for each of its targets; pack the chosen ones into `output`.
+
+    Args:
+        file: see `studyfile.read`.
+        output: the study's folder.
+        effort: of `Effort`, what comes before the file's own.
+        store: where facts are kept, as a SQLAlchemy URL; by default a file in the folder.
+        overwrite: begin anew, and replace what is there once the new study is whole.
+        limits: time and memory of each converter.
+        command: the command line, for the report.
+        say: takes one line about each step as it starts.
+
+    Raises:
+        NothingMeasured: no model could be made, proven and measured.
+        CheckFailed: none keeps to the constraints; the nearest is named.
+        UsageError: bad arguments, file or data.
+        CannotDo: a missing part.
+    """
+    study = studyfile.read(file)
+    chosen = {key: value for key, value in (effort or {}).items() if value is not None}
+    asked = f"the study file {file}"
+    wanted = replace(study.search, **chosen)
+    goals = Goals.read(study.objectives, study.constraints, study.path.resolve().parent, asked)
+    deployments = _deployments(study, wanted, asked)
+    key = content_id(_deciding(study, wanted, deployments))
+    folder = Path(output)
+    say = say or (lambda text: None)
+    with (
+        study_folder(folder, key, overwrite, joined=not overwrite) as place,
+        Exploring(place, key, limits, say, store, study, wanted, goals, deployments) as exploring,
+    ):
+        exploring.run()
+        with alone(place):
+            found = conclude(exploring, command)
+    return Study(folder, found.document)
+
+
+def _deployments(study: StudyFile, effort: Effort, asked: str) -> Deployments:
+    targets = study.targets or TARGETS
+    able = dict.fromkeys(p for target in targets for p in require(target).precisions(cpu_flags()))
+    wanted = study.precisions or tuple(p for p in able if p != "fp16")
+    for name in wanted:
+        if name not in able:
+            found = f"{name}: no target of it runs that on this CPU"
+            raise UsageError(f"{asked}: precisions", found, f"here they can: {', '.join(able)}")
+    if PRECISION in study.space:
+        raise UsageError(f"{asked}: space", "a variable `precision`", "it is searched already: say precisions = [...]")
+    return Deployments(tuple(targets), tuple(wanted), effort.threads)
+
+
+def _deciding(study: StudyFile, effort: Effort, deployments: Deployments) -> list[Any]:
+    """What would give other facts; objectives, constraints, the sampler and how much is searched are no part of it."""
+    budgets = [vars(b) for b in (study.shared, study.budget, study.finetune)]
+    versions = {name: require(name).version() for name in deployments.targets}
+    data = [effort.examples, effort.calibration]
+    return [study.id, budgets, vars(deployments), data, host_facts()["identity"], versions, PROTOCOL]
+
+
+class Exploring(Underway):
+    """A search over many models, under way in this process and perhaps in others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        limits: Limits,
+        say: Say,
+        store: str | None,
+        study: StudyFile,
+        effort: Effort,
+        goals: Goals,
+        deployments: Deployments,
+    ) -> None:
+        super().__init__(folder, key, limits, say, store, socket.gethostname())
+        self.study, self.effort, self.goals, self.deployments = study, effort, goals, deployments
+        self.models = Models(study, self.work / "training", limits=limits, say=say)
+        self.roster = Roster(self.store, key)
+        self.roster.forget_failed()
+        self.begun = time.monotonic()
+        self._read = 0
+        self._own: list[Objective] = []
+        self.count = 0
+
+    def run(self) -> None:
+        """Evaluate models until the effort is spent, the space is, or the constraints prove out of reach."""
+        self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, self._way())
+        self.samplers = {target: self._sampler(target) for target in self.deployments.targets}
+        self._take_in()
+        while self.count < self.effort.evaluations and not self._late():
+            if not self._step():
+                break
+            self._take_in()
+
+    def _late(self) -> bool:
+        minutes = self.effort.minutes
+        return minutes is not None and time.monotonic() - self.begun > 60 * minutes
+
+    def _way(self) -> str:
+        """Where weights come from; of a family after a look whether inherited ones rank as own ones do."""
+        if self.study.pooled:
+            return GIVEN
+        if self.study.family is None:
+            return ALONE
+        file = self.work / "fidelity.json"
+        if not file.exists():
+            with alone(self.folder), self.timed("train"):
+                self.models.train_shared()
+                found = self.models.fidelity(self.models.spread(self._some(4 * RANKED), RANKED))
+                with whole_file(file) as part:
+                    part.write_text(json.dumps({"text": found.text, "rho": found.rho, "trusted": found.trusted}))
+        fidelity = json.loads(file.read_text())
+        self.say(fidelity["text"])
+        return INHERITED if fidelity["trusted"] else FINETUNED
+
+    @property
+    def fidelity(self) -> str | None:
+        """In words, whether inherited weights rank as own ones do; None where nothing is inherited."""
+        file = self.work / "fidelity.json"
+        return str(json.loads(file.read_text())["text"]) if file.exists() else None
+
+    def _some(self, n: int) -> list[Values]:
+        import numpy as np
+
+        space, rng = Space.from_dict(self.study.space, self.study.forbidden), np.random.default_rng(self.effort.seed)
+        return [space.sample(rng) for _ in range(n)]
+
+    @property
+    def _before(self) -> set[str]:
+        """Objectives that are known before a model is trained, where it is trained for itself."""
+        trains = self.evaluator.way in (ALONE, FINETUNED)
+        known = KNOWN_UNTRAINED if trains else set()
+        return {name for name in self.goals.all if name in known}
+
+    def _sampler(self, target: str) -> Sampler:
+        """One for each target: its models in its precisions, by the objectives there."""
+        precisions = [c.precision for c in self.deployments.of("") if c.target == target]
+        space = Space.from_dict({**self.study.space, PRECISION: precisions}, self.study.forbidden)
+        cheap = self._before
+        return samplers.make(
+            space,
+            self.goals.names,
+            self.effort.sampler,
+            budget=self.effort.evaluations * len(precisions),
+            bounds=self.goals.limits,
+            cheap=cheap if cheap < set(self.goals.all) else set(),
+            log=[name for name in self.goals.all if name in LOGARITHMIC],
+            seed=self.effort.seed,
+        )
+
+    def _step(self) -> bool:
+        """Evaluate one more model, for each target in turn; False where no sampler has one."""
+        targets = list(self.samplers)
+        for i in range(len(targets)):
+            target = targets[(self.count + i) % len(targets)]
+            values = self._next(target)
+            if values is None:
+                continue
+            self.say(f"model {self.count + 1} of {self.effort.evaluations}, for {target}: {text_of(values)}")
+            found = self.evaluator.evaluate(values)
+            if found:
+                self._tell(found, values)
+            return True
+        return False
+
+    def _next(self, target: str) -> Values | None:
+        """What a target's sampler asks for, after a look at untrained ones where training is dear."""
+        sampler = self.samplers[target]
+        for other in self.roster.others():
+            self._each(other, lambda sampler, values, candidate: sampler.take(values))
+        if sampler.cheap:
+            for asked in sampler.propose(LOOKS):
+                values = _of_model(asked)
+                self.say(f"looking at a model before it is trained, for {target}: {text_of(values)}")
+                found = self.evaluator.look(values)
+                if found:
+                    self._tell(found, values)
+        asked_for = sampler.ask()
+        return None if asked_for is None else _of_model(asked_for)
+
+    def _take_in(self) -> None:
+        """Tell the samplers what came since, from this process and from others."""
+        for row, one in self.roster.since(self._read):
+            self._read = row
+            self._tell(one, one.values)
+            if not one.model.endswith(UNTRAINED):
+                self.count += 1
+                self.say(self._line(one))
+
+    def _each(self, values: Values, do: Callable[[Sampler, Values, Candidate], None]) -> None:
+        """For each deployment of a model, by its target's sampler."""
+        for candidate in self.deployments.of(""):
+            do(self.samplers[candidate.target], {**values, PRECISION: candidate.precision}, candidate)
+
+    def _tell(self, one: Tried, values: Values) -> None:
+        trials = self.trials.all([replace(c, model=one.model).id for c in self.deployments.of("")])
+        found = self.values(trials, {one.model: one})
+        untrained = one.model.endswith(UNTRAINED)
+
+        def tell(sampler: Sampler, values: Values, candidate: Candidate) -> None:
+            id = replace(candidate, model=one.model).id
+            names = [n for n in sampler.names if n in sampler.cheap or not untrained]
+            if id not in one.times or any(id not in found[name] for name in names):
+                sampler.tell(values, failed=True)
+                return
+            costs = {name: self.goals.cost(name, found[name][id].value) for name in names}
+            errors = {name: SCATTER * cost for name, cost in costs.items() if name == "latency_ms"}
+            sampler.tell(values, costs, errors)
+
+        self._each(values, tell)
+
+    def values(
+        self, trials: Mapping[str, Trial], models: Mapping[str, Tried], latency: Mapping[str, Latency] = {}
+    ) -> dict[str, dict[str, Estimate]]:
+        """Estimates of all that is wanted: name → id → estimate."""
+        if not any(trial.status == "ok" for trial in trials.values()):
+            return {name: {} for name in self.goals.all}
+        rows = [row_of(trial, models[trial.candidate.model], latency.get(trial.id)) for trial in trials.values()]
+        document = {"key": self.key, "candidates": rows, "data": {"evaluate": {"n": self.effort.examples}}}
+        with closing(Views(self.folder, document, self.store, trials)) as views:
+            document["data"] = views.program.data
+            if self.goals.described and not self._own:
+                self._own = self.goals.objectives(views.program)
+                for objective in self._own:
+                    views.kept.add(objective)
+            return {name: views.estimates(name) for name in self.goals.all}
+
+    def _line(self, one: Tried) -> str:
+        """What became of a model, in a line."""
+        if one.status != "ok":
+            return f"model {self.count} of {self.effort.evaluations} failed: {one.reason}"
+        fastest = min(one.times.values(), default=None)
+        words = f"model {self.count} of {self.effort.evaluations}: {text_of(one.values)}: "
+        words += f"accuracy {one.accuracy:.1%}, " if one.accuracy is not None else ""
+        return words + (f"fastest {fastest:.4g} ms" if fastest else "not timed")
+
+
+def row_of(trial: Trial, model: Tried, latency: Latency | None = None) -> dict[str, Any]:
+    """What is known of a deployment, as `Views` read it: without a `latency`, its time in one launch."""
+    return {
+        "id": trial.id,
+        "model": trial.candidate.model,
+        "target": trial.candidate.target,
+        "settings": dict(trial.candidate.settings),
+        "status": trial.status,
+        "latency_ms": latency.ms if latency else model.times.get(trial.id),
+        "latency_low_ms": latency.low_ms if latency else None,
+        "latency_high_ms": latency.high_ms if latency else None,
+        "launches": latency.launches if latency else 1,
+        "accuracy": trial.accuracy,
+        "agreement": trial.agreement,
+        "sqnr_db": trial.sqnr_db,
+        "size_bytes": trial.size_bytes,
+        "load_ms": trial.load_ms,
+        "macs": model.macs,
+        "parameters": model.parameters,
+    }
+
+
+def _of_model(values: Values) -> Values:
+    return {name: value for name, value in values.items() if name != PRECISION}
+
+
+def text_of(values: Values) -> str:
+    """Values for people."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())

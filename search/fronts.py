@@ -1,0 +1,183 @@
+"""What a search over many models found: a front for each target by all objectives, and whom the constraints leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..devices.results import Estimate as Compared
+from ..devices.results import effects, estimate
+from ..devices.stats import t_interval
+from . import race
+from .choose import Bound
+from .findings import Findings
+from .goals import Goals
+from .objectives import Estimate
+from .roster import Tried
+from .trials import Trial
+
+SURE = 0.95
+MOST = 6
+"""Finalists of a target at most, besides the chosen one's other settings."""
+
+
+@dataclass(frozen=True)
+class Fronts(Findings):
+    """`Findings` with the objectives and constraints of a study file.
+
+    Attributes:
+        goals: what is wanted.
+        values: estimates of each trial by objective, and what is bounded: name → id → estimate.
+        models: by key.
+    """
+
+    goals: Goals = field(default_factory=lambda: Goals((), (), {}, None))  # type: ignore[arg-type]
+    values: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    models: Mapping[str, Tried] = field(default_factory=dict)
+
+    @cached_property
+    def known(self) -> list[Trial]:
+        """Trials of which all objectives are known."""
+        return [t for t in self.able if all(t.id in self.values[name] for name in self.goals.names)]
+
+    @cached_property
+    def able_ids(self) -> list[str]:
+        """Those of them that keep to the constraints, as surely as is asked for where anybody does."""
+        sure = [t.id for t in self.known if all(self.holds(b, t.id) >= SURE for b in self.goals.bounds)]
+        return sure or [t.id for t in self.known if all(self.holds(b, t.id) >= 0.5 for b in self.goals.bounds)]
+
+    def holds(self, bound: Bound, id: str) -> float:
+        """With which probability a trial keeps to a constraint."""
+        found = self.values[bound.name].get(id)
+        return found.probability(bound.sign, bound.limit) if found else 0.0
+
+    @cached_property
+    def fronts(self) -> dict[str, list[str]]:
+        """By target the ids that no other surpasses, by point estimates, the best by the first objective first."""
+        found: dict[str, list[str]] = {}
+        for target, ids in self._by_target(self.able_ids).items():
+            costs = {id: self._costs(id) for id in ids}
+            found[target] = sorted(
+                (a for a in ids if not any(_surpasses(costs[b], costs[a]) for b in ids)), key=lambda id: costs[id]
+            )
+        return found
+
+    def _costs(self, id: str) -> tuple[float, ...]:
+        return tuple(self.goals.cost(name, self.values[name][id].value) for name in self.goals.names)
+
+    def _by_target(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for id in ids:
+            found.setdefault(self.trials[id].candidate.target, []).append(id)
+        return found
+
+    @property
+    def front(self) -> list[str]:
+        """Ids of all fronts."""
+        return [id for ids in self.fronts.values() for id in ids]
+
+    @property
+    def finalists(self) -> list[str]:
+        """Who is timed again: some of each front, evenly over it."""
+        found = []
+        for ids in self.fronts.values():
+            n = min(MOST, len(ids))
+            found += [ids[round(k * (len(ids) - 1) / max(n - 1, 1))] for k in range(n)]
+        return list(dict.fromkeys(found))
+
+    @cached_property
+    def winners(self) -> dict[str, str]:
+        """``best`` and each target's name → id of the chosen one; of those that were timed again, where any were."""
+        timed = {name for launch in self.confirmed for name in launch.arms}
+        found = {}
+        for target, ids in self._by_target(self.able_ids).items():
+            found[target] = self._chosen([id for id in ids if id in timed] or ids)
+        if found:
+            found["best"] = self._chosen(list(found.values()))
+        return found
+
+    def _chosen(self, ids: Sequence[str]) -> str:
+        """The best by the first objective; of those that aren't proven worse, the best by the next, and so on."""
+        left = list(ids)
+        for name in self.goals.names:
+            best = min(left, key=lambda id: self._costs(id)[self.goals.names.index(name)])
+            left = [id for id in left if id == best or not self.worse(name, id, best)]
+        return min(left, key=self._costs)
+
+    def worse(self, name: str, a: str, b: str) -> bool:
+        """Whether `a` is proven worse than `b` by an objective: by intervals that don't meet, times by pairs."""
+        if name == "latency_ms":
+            found = race.gap(self.confirmed or self.raced, b, a)
+            if len(found) > 1:
+                return t_interval(found, race.CONFIDENCE).low > 0
+        one, other = self.values[name][a], self.values[name][b]
+        sign = 1 if self.goals.direction(name) == "min" else -1
+        if one.low is None or one.high is None or other.low is None or other.high is None:
+            return sign * (one.value - other.value) > 0
+        return one.low > other.high if sign > 0 else one.high < other.low
+
+    def decided(self, a: str, b: str) -> bool:
+        """Whether `a` is proven to surpass `b`: in no objective worse by its estimate, in one of them for sure."""
+        if not _surpasses(self._costs(a), self._costs(b)):
+            return False
+        return any(self.worse(name, b, a) for name in self.goals.names)
+
+    @property
+    def defaults(self) -> list[str]:
+        """None: the models themselves are what is compared."""
+        return []
+
+    def facts(self, trial: Trial) -> dict[str, Any]:
+        """Everything that can be selected by, as data."""
+        one = self.models[trial.candidate.model]
+        about = {"model": one.model, "macs": one.macs, "parameters": one.parameters}
+        values = {name: self.values[name][trial.id].value for name in self.goals.all if trial.id in self.values[name]}
+        return {**super().facts(trial), **about, "values": values}
+
+    def comparisons(self) -> list[Compared]:
+        """The best against the chosen one of each other target, from the confirmation."""
+        best = self.winners.get("best")
+        others = [id for id in dict.fromkeys(self.winners.values()) if id != best]
+        if not best or not self.confirmed:
+            return []
+        able = [each for each in others if effects(self.confirmed, each, best, "median")]
+        return [estimate(self.confirmed, each, best, confidence=race.CONFIDENCE) for each in able]
+
+    def reason(self, trial: Trial) -> str | None:
+        """Why a candidate was not chosen, in words; None for the chosen."""
+        if trial.status != "ok" or trial.id in self.failed or trial.id not in self.latency:
+            return super().reason(trial)
+        if trial.id in self.winners.values():
+            return None
+        missed = [b for b in self.goals.bounds if self.holds(b, trial.id) < SURE]
+        if missed:
+            found = self.values[missed[0].name].get(trial.id)
+            return f"it has {found.value:.4g}, asked: {missed[0]}" if found else f"no {missed[0].name}"
+        if trial.id in self.front:
+            return "on the front"
+        return self._surpassed(trial)
+
+    def _surpassed(self, trial: Trial) -> str | None:
+        ids = self.fronts.get(trial.candidate.target, [])
+        above = [id for id in ids if trial in self.known and _surpasses(self._costs(id), self._costs(trial.id))]
+        if not above:
+            return None
+        sure = [id for id in above if self.decided(id, trial.id)]
+        words = "surpassed by" if sure else "not decided against"
+        return f"{words} {self.trials[(sure or above)[0]].candidate.label}"
+
+
+def _surpasses(a: Sequence[float], b: Sequence[float]) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
+
+
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """Area that points of two costs dominate below a reference."""
+    area, edge = 0.0, reference[1]
+    for x, y in sorted(points):
+        if x < reference[0] and y < edge:
+            area += (reference[0] - x) * (edge - y)
+            edge = y
+    return area

@@ -1,0 +1,125 @@
+"""What a study file wants: objectives and constraints by name, and what they are as costs, which samplers minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.config import refuse_unknown
+from ..core.errors import UsageError
+from ..exporter.program import Program
+from .again import check_name, described
+from .choose import Bound
+from .objectives import BUILT_IN, Objective
+
+KEYS = ("name", "measure", "cost", "slice", "function", "direction")
+DEFAULT = ("accuracy", "latency_ms")
+LOGARITHMIC = {
+    "latency_ms", "latency_p95_ms", "load_ms", "size_bytes", "macs", "parameters", "peak_memory_bytes"
+}  # fmt: skip
+"""Above 0, and weighed by their ratios."""
+BEFORE = {"macs", "parameters"}
+"""Known of a graph before anything is converted."""
+UNTRAINED = {"latency_ms", "latency_p95_ms", "load_ms", "size_bytes", "peak_memory_bytes", *BEFORE}
+"""That weights don't change."""
+
+
+@dataclass(frozen=True)
+class Goals:
+    """Objectives, the first of which decides between those that keep to the constraints.
+
+    Attributes:
+        names: of the objectives.
+        bounds: the constraints.
+        described: tables of the user's own objectives, by name.
+        folder: of the study file: paths in it start there.
+    """
+
+    names: tuple[str, ...]
+    bounds: tuple[Bound, ...]
+    described: Mapping[str, Mapping[str, Any]]
+    folder: Path
+
+    @classmethod
+    def read(cls, objectives: Sequence[Any], constraints: Sequence[Any], folder: Path, asked: str) -> Goals:
+        """From a study file's lists.
+
+        Raises:
+            UsageError: what is wrong, where, and what to write.
+        """
+        names, own = [], {}
+        for data in objectives or DEFAULT:
+            if isinstance(data, Mapping):
+                refuse_unknown(data.keys(), KEYS, f"{asked}: objectives")
+                name = str(data.get("name", ""))
+                check_name(name)
+                own[name] = dict(data)
+            elif isinstance(data, str) and data in BUILT_IN:
+                name = data
+            else:
+                found = f"{data!r} is none that every study has"
+                todo = f"one of {', '.join(BUILT_IN)}; or a table with a name and {', '.join(KEYS[1:])}"
+                raise UsageError(f"{asked}: objectives", found, todo)
+            names.append(name)
+        if len(set(names)) < len(names):
+            raise UsageError(f"{asked}: objectives", f"{', '.join(names)}", "name each once")
+        if not all(isinstance(text, str) for text in constraints):
+            raise UsageError(f"{asked}: constraints", f"{constraints!r}", 'write a list such as ["latency_ms <= 5"]')
+        goals = cls(tuple(names), tuple(Bound.read(text) for text in constraints), own, folder)
+        for bound in goals.bounds:
+            goals._check(bound, asked)
+        return goals
+
+    def _check(self, bound: Bound, asked: str) -> None:
+        if bound.name not in (*BUILT_IN, *self.described):
+            known = ", ".join([*BUILT_IN, *self.described])
+            raise UsageError(f"{asked}: constraints", f"no objective {bound.name!r}", f"known: {known}")
+        side = ("<=", "<") if self.direction(bound.name) == "min" else (">=", ">")
+        if bound.sign not in side:
+            todo = f"{bound.name} {side[0]} {bound.limit:g}: a constraint bounds the worse side"
+            raise UsageError(f"{asked}: constraints", str(bound), todo)
+
+    def direction(self, name: str) -> str:
+        """``max`` or ``min``."""
+        if name in BUILT_IN:
+            return BUILT_IN[name].direction
+        table = self.described[name]
+        return str(table.get("direction") or ("min" if "cost" in table else _natural(table)))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Names of objectives and of what is bounded."""
+        return tuple(dict.fromkeys([*self.names, *(bound.name for bound in self.bounds)]))
+
+    def cost(self, name: str, value: float) -> float:
+        """A value as what is minimised: errors for shares, else the value or its negative."""
+        if self.direction(name) == "min":
+            return value
+        unit = BUILT_IN[name].unit if name in BUILT_IN else ""
+        return 1 - value if unit == "share" else -value
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The most of each cost that is bounded."""
+        return {bound.name: self.cost(bound.name, bound.limit) for bound in self.bounds}
+
+    def objectives(self, program: Program) -> list[Objective]:
+        """The user's own, described against a model's classes.
+
+        Raises:
+            UsageError: one of them can't be had.
+        """
+        found = []
+        for name, table in self.described.items():
+            measure, cost, slice, function, direction = (table.get(key) for key in KEYS[1:])
+            cost = self.folder / cost if cost else None
+            function = str(self.folder / function) if function else None
+            found.append(described(program, name, measure, cost, None, slice, function, direction))
+        return found
+
+
+def _natural(table: Mapping[str, Any]) -> str:
+    measure = table.get("measure") or "accuracy"
+    return BUILT_IN[measure].direction if measure in BUILT_IN else "max"

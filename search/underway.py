@@ -1,0 +1,125 @@
+"""A search under way: its store, what its stages took, and its launches; every step looks first at what is stored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from ..core.errors import NothingMeasured
+from ..core.process import Limits
+from ..devices.arms import Arm, Plan
+from ..devices.launches import Launch
+from ..devices.sitting import Sitting
+from ..devices.store import Store
+from . import race
+from .making import arm_of
+from .trials import Trial, Trials
+
+Say = Callable[[str], None]
+CONFIRM_LAUNCHES = 6
+"""Of the winners and of those that they must beat."""
+
+
+class Underway:
+    """What a search of one given model and one over many have in common.
+
+    Args:
+        folder: the study's.
+        key: id of the search.
+        limits: of each converter.
+        say: takes one line about each step as it starts.
+        store: where facts are kept, as a URL; by default a file in the folder.
+        host: see `Trials`.
+    """
+
+    def __init__(
+        self, folder: Path, key: str, limits: Limits, say: Say, store: str | None = None, host: str = ""
+    ) -> None:
+        self.folder, self.key, self.limits, self.say = folder, key, limits, say
+        self.work = folder / "work"
+        for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):  # a kill while packing
+            shutil.rmtree(left, ignore_errors=True)
+        self.store = Store(store or folder / "facts.sqlite")
+        self.trials = Trials(self.store, key, host)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.store.close()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what the block takes to the stage's cost."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            costs = self.seconds()
+            costs[stage] = costs.get(stage, 0.0) + time.monotonic() - start
+            part = self.work / "costs.json.part"
+            part.write_text(json.dumps(costs))
+            part.replace(self.work / "costs.json")
+
+    def seconds(self) -> dict[str, float]:
+        """What each stage took, over all runs of this search; of a killed one, its finished steps."""
+        file = self.work / "costs.json"
+        found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        return found
+
+    def sitting(self, stage: str, seed: int) -> Sitting:
+        """A session of a stage."""
+        return Sitting(
+            Plan(launches=CONFIRM_LAUNCHES),
+            seed=seed,
+            session=self.trials.session(stage),
+            store=self.store,
+            progress=self.say,
+            purpose="seatrial search",
+        )
+
+    def reference(self, able: Sequence[Trial]) -> Trial:
+        """What every launch holds: that of the first one stays, also where candidates came later."""
+        stored = self.trials.store.find(session=self.trials.session("race"), launch=0, arm=race.REFERENCE)
+        for trial in able if stored else ():
+            if (trial.artifact_id, dict(trial.candidate.settings)) == _ran(stored[0]):
+                return trial
+        return min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
+
+    def launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
+        """Time arms, the first of which is the reference.
+
+        Raises:
+            NothingMeasured: the reference failed, so that nothing was learned of the others.
+        """
+        with self.timed("measure"):
+            launch = sitting.launch(arms, rounds=rounds)
+        run = launch.arms[race.REFERENCE]
+        if not run.ok:
+            found = f"the reference {reference.candidate.label} failed while it was timed: {run.reason}"
+            raise NothingMeasured("the search", found, "run the same command again: it goes on")
+        return launch
+
+    def time_again(self, chosen: Sequence[str], known: Mapping[str, Trial], seed: int, stage: str = "confirm") -> None:
+        """Time candidates once more: fresh processes, a fresh session, fresh samples."""
+        launches = self.trials.launches(stage)
+        if len(launches) >= CONFIRM_LAUNCHES or not chosen:
+            return
+        with self.sitting(stage, seed) as sitting:
+            for count in range(len(launches) + 1, CONFIRM_LAUNCHES + 1):
+                chosen = [each for each in chosen if each not in race.failures(launches)]
+                if not chosen:
+                    return
+                self.say(f"confirming {len(chosen)} candidates, launch {count} of {CONFIRM_LAUNCHES}")
+                with self.timed("confirm"):
+                    launches.append(sitting.launch([arm_of(self.folder, known[each]) for each in chosen]))
+
+
+def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Artifact and settings of a stored measurement."""
+    return row["facts"]["arm"]["artifact_id"], dict(row["facts"]["arm"]["settings"])
