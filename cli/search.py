@@ -25,7 +25,11 @@ from . import ui
 @click.option("--precision", multiple=True, help="fp32, bf16, int8. [all that can run here]")
 @click.option("--threads", help="Counts to try, such as 1,2. [1 and all cores given]")
 @click.option("--confirm", type=click.Path(path_type=Path), help="Labelled data that nothing is chosen by.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of measurements.")
+@click.option("--evaluations", type=click.IntRange(1), help="Models of a study file at most. [the file's, or 40]")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="After so many no other model is begun.")
+@click.option("--sampler", help="model (the default), random, exhaustive, tpe, tpe-independent or nsga2.")
+@click.option("--store", metavar="URL", help="Facts of a study file in a database: postgresql+psycopg://...")
+@click.option("--seed", type=int, help="Of the sampler and of the order of measurements. [the file's, or 0]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The study's folder.")
 @ui.source_options
 def command(
@@ -34,21 +38,40 @@ def command(
     precision: tuple[str, ...],
     threads: str | None,
     confirm: Path | None,
-    seed: int,
+    seed: int | None,
     output: Path,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Search runtimes, precisions, threads and optimisation levels for the fastest proven form of MODEL.
 
+    Where MODEL is a study file, its models are searched too, by its objectives and constraints, for each target.
     Writes OUTPUT/best and one bundle per target, report.html and study.json. The same command again goes on
     where it stopped.
 
     \b
     seatrial search model.py --calibration photos/ --evaluate labelled/ -o out/
+    seatrial search study.py --evaluations 40 -o out/
     """
+    from . import search_models
+
+    of_study = search_models.is_study(model)
+    context = click.get_current_context()
+    search_models.check_options(context, of_study, context.params)
+    called = shlex.join(["seatrial", *sys.argv[1:]])
+    if of_study:
+        found = search_models.run(model, output, called, {**options, "seed": seed})
+        if as_json:
+            click.echo(json.dumps(found.document))
+            return
+        search_models.show(found)
+        click.echo(f"Report: {output / 'report.html'}")
+        click.echo(f"Next: seatrial verify {output / 'best'}, or seatrial study select {output} --help")
+        return
     from ..search.run import search
 
+    for name in search_models.ALONE:
+        options.pop(name)
     counts = ui.counts(threads, "--threads") if threads else None
     with ui.progress() as say:
         study = search(
@@ -58,8 +81,8 @@ def command(
             precision=precision or None,
             threads=counts,
             confirm=confirm,
-            seed=seed,
-            command=shlex.join(["seatrial", *sys.argv[1:]]),
+            seed=seed or 0,
+            command=called,
             say=say,
             **ui.source_arguments(options),
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import CheckFailed
 from ..devices.facts import cores_given, cpu_flags
+from ..exporter.decision.decide import scores
 from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
 from .candidate import candidates
 from .choose import Demand, nearest
-from .evaluate import ALL_LOSS, UNTRAINED
+from .evaluate import ALL_LOSS, GIVEN, INHERITED, UNTRAINED
 from .findings import Findings
 from .fronts import Fronts
 from .making import making
@@ -22,6 +23,8 @@ from .study import Study
 from .trials import Trial
 
 if TYPE_CHECKING:
+    from numpy import ndarray
+
     from .explore import Exploring
 
 
@@ -63,7 +66,19 @@ def fronts(search: Exploring, models: Mapping[str, Tried]) -> Fronts:
     trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
     raced, confirmed = search.trials.launches("race"), search.trials.launches("confirm")
     latency = Findings(trials, raced, confirmed).latency
-    return Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
+    found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
+    return replace(found, right=_right(search, [found.trials[id] for id in found.front]))
+
+
+def _right(search: Exploring, some: Sequence[Trial]) -> dict[str, ndarray]:
+    """Which labelled examples each answers rightly; of a classifier."""
+    found = {}
+    for trial in some:
+        program = Program.load(search.folder / trial.work / "program")
+        labels = program.data.get("evaluate", {}).get("labels")
+        if labels and program.classes:
+            found[trial.id] = scores(program, search.folder / str(trial.outputs), "evaluate").argmax(-1) == labels
+    return found
 
 
 def _check(found: Fronts) -> None:
@@ -110,8 +125,8 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
     """What only a study of many models has to tell."""
     goals = found.goals
     ways = [one.trained for one in found.models.values() if one.trained]
-    trained = sum(way not in ("given", "inherited") for way in ways)
-    looked = sum(1 for key in search.roster.all() if key.endswith(UNTRAINED))
+    trained = sum(way not in (GIVEN, INHERITED) for way in ways)
+    looked = {key.removesuffix(UNTRAINED) for key in search.roster.all() if key.endswith(UNTRAINED)}
     return {
         "source": {"name": search.study.path.name, "id": search.study.id},
         "goals": {
@@ -123,19 +138,23 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
             key: {k: v for k, v in vars(one).items() if k not in ("model", "times")}
             for key, one in found.models.items()
         },
-        "trainings": {"of candidates": trained, "looked at before": looked, "fidelity": search.fidelity},
+        "trainings": {
+            "shared": int(search.fidelity is not None),
+            "to check ranks": search.ranked,
+            "of models": trained,
+            "spared": len(looked - found.models.keys()),
+        },
         "notes": _notes(search, found),
     }
 
 
 def _notes(search: Exploring, found: Fronts) -> list[str]:
     notes = [search.fidelity] if search.fidelity else []
+    names = found.goals.names
     for name, id in found.winners.items():
-        ties = [other for other in found.fronts.get(name, ()) if other != id and not found.decided(id, other)]
-        held = found.trials[id].candidate
-        words = f"{name}: {held.label}, the best by {found.goals.names[0]} that isn't proven worse than another"
-        if name != "best" and len(ties) > 1:
-            notes.append(f"{words}; {len(ties)} others of its front trade one objective for another")
+        if name != "best" and len(names) > 1:
+            words = f"{name}: nobody who keeps to the constraints is proven better by {names[0]} than what was chosen"
+            notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
     unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < 0.95]
     if unsure:
         notes.append(f"not sure at 95 % for the best: {', '.join(unsure)}")

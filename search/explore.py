@@ -172,16 +172,25 @@ class Exploring(Underway):
                 self.models.train_shared()
                 found = self.models.fidelity(self.models.spread(self._some(4 * RANKED), RANKED))
                 with whole_file(file) as part:
-                    part.write_text(json.dumps({"text": found.text, "rho": found.rho, "trusted": found.trusted}))
-        fidelity = json.loads(file.read_text())
-        self.say(fidelity["text"])
-        return INHERITED if fidelity["trusted"] else FINETUNED
+                    part.write_text(json.dumps({"text": found.text, "n": found.n, "trusted": found.trusted}))
+        self.say(str(self.fidelity))
+        return INHERITED if self._fidelity["trusted"] else FINETUNED
 
     @property
     def fidelity(self) -> str | None:
         """In words, whether inherited weights rank as own ones do; None where nothing is inherited."""
+        return self._fidelity.get("text")
+
+    @property
+    def ranked(self) -> int:
+        """How many models were trained to see that."""
+        return int(self._fidelity.get("n", 0))
+
+    @property
+    def _fidelity(self) -> dict[str, Any]:
         file = self.work / "fidelity.json"
-        return str(json.loads(file.read_text())["text"]) if file.exists() else None
+        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return found
 
     def _some(self, n: int) -> list[Values]:
         import numpy as np

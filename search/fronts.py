@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..devices.results import Estimate as Compared
 from ..devices.results import effects, estimate
@@ -14,9 +14,12 @@ from . import race
 from .choose import Bound
 from .findings import Findings
 from .goals import Goals
-from .objectives import Estimate
+from .objectives import Estimate, mean
 from .roster import Tried
 from .trials import Trial
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 SURE = 0.95
 MOST = 6
@@ -31,11 +34,14 @@ class Fronts(Findings):
         goals: what is wanted.
         values: estimates of each trial by objective, and what is bounded: name → id → estimate.
         models: by key.
+        right: of some trials, for each labelled example whether the answer is right (n,): accuracies are then compared
+            over the same examples.
     """
 
     goals: Goals = field(default_factory=lambda: Goals((), (), {}, None))  # type: ignore[arg-type]
     values: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     models: Mapping[str, Tried] = field(default_factory=dict)
+    right: Mapping[str, ndarray] = field(default_factory=dict)
 
     @cached_property
     def known(self) -> list[Trial]:
@@ -58,6 +64,7 @@ class Fronts(Findings):
         """By target the ids that no other surpasses, by point estimates, the best by the first objective first."""
         found: dict[str, list[str]] = {}
         for target, ids in self._by_target(self.able_ids).items():
+            ids = self._lasting(ids)
             costs = {id: self._costs(id) for id in ids}
             found[target] = sorted(
                 (a for a in ids if not any(_surpasses(costs[b], costs[a]) for b in ids)), key=lambda id: costs[id]
@@ -89,14 +96,16 @@ class Fronts(Findings):
 
     @cached_property
     def winners(self) -> dict[str, str]:
-        """``best`` and each target's name → id of the chosen one; of those that were timed again, where any were."""
-        timed = {name for launch in self.confirmed for name in launch.arms}
-        found = {}
-        for target, ids in self._by_target(self.able_ids).items():
-            found[target] = self._chosen([id for id in ids if id in timed] or ids)
+        """``best`` and each target's name → id of the chosen one."""
+        found = {target: self._chosen(self._lasting(ids)) for target, ids in self._by_target(self.able_ids).items()}
         if found:
             found["best"] = self._chosen(list(found.values()))
         return found
+
+    def _lasting(self, ids: Sequence[str]) -> list[str]:
+        """Those of them that were timed again, where any were: one launch alone puts nobody on a front in the end."""
+        timed = {name for launch in self.confirmed for name in launch.arms}
+        return [id for id in ids if id in timed] or list(ids)
 
     def _chosen(self, ids: Sequence[str]) -> str:
         """The best by the first objective; of those that aren't proven worse, the best by the next, and so on."""
@@ -107,11 +116,14 @@ class Fronts(Findings):
         return min(left, key=self._costs)
 
     def worse(self, name: str, a: str, b: str) -> bool:
-        """Whether `a` is proven worse than `b` by an objective: by intervals that don't meet, times by pairs."""
+        """Whether `a` is proven worse than `b` by an objective: in pairs, or by intervals that don't meet."""
         if name == "latency_ms":
-            found = race.gap(self.confirmed or self.raced, b, a)
-            if len(found) > 1:
-                return t_interval(found, race.CONFIDENCE).low > 0
+            times = race.gap(self.confirmed or self.raced, b, a)
+            if len(times) > 1:
+                return t_interval(times, race.CONFIDENCE).low > 0
+        if name == "accuracy" and a in self.right and b in self.right:
+            found = mean(self.right[b].astype(float) - self.right[a])
+            return found.low is not None and found.low > 0
         one, other = self.values[name][a], self.values[name][b]
         sign = 1 if self.goals.direction(name) == "min" else -1
         if one.low is None or one.high is None or other.low is None or other.high is None:
