@@ -207,7 +207,7 @@ def _command(what: tuple[str, ...] | Case, options: dict[str, Any], rule: list[s
     words = ["seatrial", "compare", *(what if isinstance(what, tuple) else ("--only", what.name))]
     for name in ("base_ref", "base_hash", "baselines"):
         words += [f"--{name.replace('_', '-')}", str(options[name])] if options[name] else []
-    for name in _OF_THE_EXPORT:
+    for name in _OF_THE_EXPORT if isinstance(what, tuple) else ():  # an entry has them from seatrial.toml
         given = options[name] or ()
         for value in given if isinstance(given, tuple) else (given,):
             words += [f"--{name}", str(value)]

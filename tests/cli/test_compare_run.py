@@ -75,6 +75,17 @@ def test_entries_have_their_own_margins_and_the_command_line_overrules(main, tru
     assert one["reproduce"].startswith(words)
 
 
+def test_the_command_that_repeats_an_entry_leaves_to_the_file_what_only_the_file_may_say(main, truth):
+    two()
+    toml('[compare]\ntarget = "onnxruntime"\n' + Path("seatrial.toml").read_text().replace("[compare]\n", ""))
+    truth(0.05)
+    main("compare", "--json", "r.json")
+    words = json.loads(Path("r.json").read_text())["benchmarks"][0]["reproduce"].split()
+    assert "--target" not in words
+    done = main(*words[1:])
+    assert done.code == 1 and "REGRESS" in done.out
+
+
 def test_a_model_has_a_benchmark_for_each_target_and_precision():
     toml('[compare.m]\nmodel = "m.onnx"\ntarget = ["tflite", "openvino"]\nprecision = "fp32,int8"\nbase-ref = "main"\n'
          '[compare.lone]\nmodel = "m.onnx"\narg = ["a=1", "b=2"]\nembed-preprocessing = true\n')  # fmt: skip

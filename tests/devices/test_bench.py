@@ -94,6 +94,13 @@ def test_the_peak_is_measured_in_a_process_of_its_own():
     assert peak.measure(1, 64, 0.01)["macs_per_s"] > 1e7
 
 
+def test_the_peak_is_that_of_the_best_kernels_that_this_cpu_can_run(monkeypatch):
+    monkeypatch.setattr(peak, "_measured", lambda threads, kernel: 2e9 if kernel else 1e9)
+    for flags, best in ((("avx2",), 1e9), (("avx2", "avx512f", "avx512vl"), 2e9)):
+        monkeypatch.setattr(peak, "cpu_flags", lambda flags=flags: flags)
+        assert peak.peak_macs_per_s(1) == best
+
+
 def test_what_a_launch_will_take_grows_with_arms_and_rounds(model, tmp_path):
     arm = arm_from_path(model(), tmp_path / "in.npz", "a")
     once = predicted_s([arm], Plan(rounds=10, cold_ms=0))
