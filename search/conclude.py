@@ -151,7 +151,7 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
 def _notes(search: Exploring, found: Fronts) -> list[str]:
     notes = [search.fidelity] if search.fidelity else []
     names = found.goals.names
-    for name, id in found.winners.items():
+    for name in found.winners:
         if name != "best" and len(names) > 1:
             words = f"{name}: nobody who keeps to the constraints is proven better by {names[0]} than what was chosen"
             notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
