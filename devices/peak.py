@@ -30,8 +30,8 @@ def peak_macs_per_s(threads: int) -> float:
     """Multiply-adds per second of numpy's float32 matrix product in so many threads at once, within 0.3 s.
 
     No clock is assumed. Each thread multiplies its own matrices, and its fastest product counts: threads that
-    share one product wait for the slowest, which on a busy machine measures the neighbours. With AVX-512 it is also tried
-    with OpenBLAS's kernels for that: on a CPU newer than itself OpenBLAS takes those of AVX2, at half of the rate.
+    share one product wait for the slowest, which on a busy machine measures the neighbours. With AVX-512 it is tried
+    with OpenBLAS's kernels for that too: on a CPU newer than itself OpenBLAS takes those of AVX2, at half of the rate.
 
     Raises:
         ChildFailed: numpy can't multiply here.
