@@ -28,6 +28,8 @@ from . import ui
 @click.option("--evaluations", type=click.IntRange(1), help="Models of a study file at most. [the file's, or 40]")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="After so many no other model is begun.")
 @click.option("--sampler", help="model (the default), random, exhaustive, tpe, tpe-independent or nsga2.")
+@click.option("--objective", multiple=True, help="Instead of a study file's, the first decides; added ones, too.")
+@click.option("--subject-to", multiple=True, metavar='"latency_ms <= 5"', help="Instead of a study file's constraints.")
 @click.option("--store", metavar="URL", help="Facts of a study file in a database: postgresql+psycopg://...")
 @click.option("--seed", type=int, help="Of the sampler and of the order of measurements. [the file's, or 0]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The study's folder.")

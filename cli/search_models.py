@@ -21,7 +21,7 @@ IN_FILE = {
     "calibration": "load_data()", "evaluate": "load_data()", "max_drop": "constraints", "arg": "space",
 }  # fmt: skip
 """Options of a search over one model, and what says the same in a study file."""
-ALONE = ("evaluations", "minutes", "sampler", "store")
+ALONE = ("evaluations", "minutes", "sampler", "objective", "subject_to", "store")
 
 
 def is_study(model: str) -> bool:
@@ -63,6 +63,7 @@ def check_options(context: click.Context, study: bool, options: Mapping[str, Any
 
 def run(model: str, output: Path, command: str, options: Mapping[str, Any]) -> Study:
     """Search the models of a study file."""
+    from ..exporter.api import listed
     from ..search.explore import explore
 
     effort = {name: options[name] for name in ("evaluations", "minutes", "sampler", "seed")}
@@ -71,6 +72,8 @@ def run(model: str, output: Path, command: str, options: Mapping[str, Any]) -> S
             model,
             output=output,
             effort=effort,
+            objectives=listed(options["objective"]),
+            subject_to=options["subject_to"],
             store=options["store"],
             overwrite=options["overwrite"],
             limits=ui.limits(options["timeout"], options["memory"]),

@@ -157,6 +157,7 @@ def _least_violation(
 
 
 def label(row: Row) -> str:
-    """A candidate for people: ``openvino int8 × 2``."""
+    """A candidate for people: ``openvino int8 × 2``; with the model's key where a study has several."""
     rest = [f"{k}={v}" for k, v in sorted(row["settings"].items()) if k != "threads"]
-    return " ".join([row["target"], row["precision"], f"× {row['settings']['threads']}", *rest])
+    model = [row["model"][:8]] if row.get("model") else []
+    return " ".join([*model, row["target"], row["precision"], f"× {row['settings']['threads']}", *rest])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..core.bundle import MANIFEST
 from ..core.errors import CheckFailed
 from ..devices.facts import cores_given, cpu_flags
-from ..exporter.decision.decide import scores
 from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
 from .candidate import candidates
@@ -17,10 +19,12 @@ from .evaluate import ALL_LOSS, GIVEN, INHERITED, UNTRAINED
 from .findings import Findings
 from .fronts import Fronts
 from .making import making
+from .objectives import Objective
 from .roster import Tried
 from .run import nothing
 from .study import Study
 from .trials import Trial
+from .views import Views
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -55,6 +59,9 @@ def conclude(search: Exploring, command: str) -> Study:
     }
     best = found.trials[found.winners["best"]]
     study = Study.write(search.folder, found, Program.load(search.folder / best.work / "program"), facts)
+    for name in search.deployments.targets:
+        if name not in found.winners and (search.folder / name / MANIFEST).exists():
+            shutil.rmtree(search.folder / name)  # chosen by other constraints
     for name, each in study.winners.items():
         search.say(f"packing {name}")
         study.pack(each, search.folder / name, overwrite=True)
@@ -67,17 +74,20 @@ def fronts(search: Exploring, models: Mapping[str, Tried]) -> Fronts:
     raced, confirmed = search.trials.launches("race"), search.trials.launches("confirm")
     latency = Findings(trials, raced, confirmed).latency
     found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
-    return replace(found, right=_right(search, [found.trials[id] for id in found.front]))
+    return replace(found, each=_each(search, [found.trials[id] for id in found.front]))
 
 
-def _right(search: Exploring, some: Sequence[Trial]) -> dict[str, ndarray]:
-    """Which labelled examples each answers rightly; of a classifier."""
-    found = {}
-    for trial in some:
-        program = Program.load(search.folder / trial.work / "program")
-        labels = program.data.get("evaluate", {}).get("labels")
-        if labels and program.classes:
-            found[trial.id] = scores(program, search.folder / str(trial.outputs), "evaluate").argmax(-1) == labels
+def _each(search: Exploring, some: Sequence[Trial]) -> dict[str, dict[str, ndarray]]:
+    """What each example gave, by objective and trial, of objectives that are means over examples."""
+    document = {"key": search.key, "candidates": [{"model": t.candidate.model, "status": "ok"} for t in some]}
+    found: dict[str, dict[str, ndarray]] = {}
+    with closing(Views(search.folder, document, search.store, {t.id: t for t in some})) as views:
+        known = {**views.added, "accuracy": Objective("accuracy", "accuracy", "max")}
+        for name in search.goals.names:
+            for trial in some if name in known and views.labels() is not None else ():
+                values = views.each(known[name], trial)
+                if values is not None:
+                    found.setdefault(name, {})[trial.id] = values
     return found
 
 
@@ -155,6 +165,9 @@ def _notes(search: Exploring, found: Fronts) -> list[str]:
         if name != "best" and len(names) > 1:
             words = f"{name}: nobody who keeps to the constraints is proven better by {names[0]} than what was chosen"
             notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
+    for target in search.deployments.targets:
+        if target not in found.winners:
+            notes.append(f"{target}: nothing was chosen, no model keeps to the constraints there")
     unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < 0.95]
     if unsure:
         notes.append(f"not sure at 95 % for the best: {', '.join(unsure)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..core.paths import whole_file
 from ..core.process import Limits
 from ..devices.facts import cpu_flags, host_facts
 from ..devices.sitting import PROTOCOL
+from ..devices.store import Store
 from ..targets import require
 from . import samplers, studyfile
 from .candidate import Candidate
@@ -29,6 +30,7 @@ from .findings import Latency
 from .folder import alone, study_folder
 from .goals import LOGARITHMIC, Goals
 from .goals import UNTRAINED as KNOWN_UNTRAINED
+from .kept import Kept
 from .models.api import Models
 from .objectives import Estimate, Objective
 from .roster import Roster, Tried
@@ -57,6 +59,8 @@ def explore(
     *,
     output: Path | str,
     effort: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (),
+    subject_to: Sequence[str] = (),
     store: str | None = None,
     overwrite: bool = False,
     limits: Limits = Limits(),
@@ -69,6 +73,8 @@ def explore(
         file: see `studyfile.read`.
         output: the study's folder.
         effort: of `Effort`, what comes before the file's own.
+        objectives: names that take the place of the file's; those that were added to the study may be among them.
+        subject_to: constraints that take the place of the file's.
         store: where facts are kept, as a SQLAlchemy URL; by default a file in the folder.
         overwrite: begin anew, and replace what is there once the new study is whole.
         limits: time and memory of each converter.
@@ -85,10 +91,16 @@ def explore(
     chosen = {key: value for key, value in (effort or {}).items() if value is not None}
     asked = f"the study file {file}"
     wanted = replace(study.search, **chosen)
-    goals = Goals.read(study.objectives, study.constraints, study.path.resolve().parent, asked)
     deployments = _deployments(study, wanted, asked)
     key = content_id(_deciding(study, wanted, deployments))
     folder = Path(output)
+    goals = Goals.read(
+        objectives or study.objectives,
+        subject_to or study.constraints,
+        study.path.resolve().parent,
+        asked,
+        _added(folder, key, store),
+    )
     say = say or (lambda text: None)
     with (
         study_folder(folder, key, overwrite, joined=not overwrite) as place,
@@ -98,6 +110,14 @@ def explore(
         with alone(place):
             found = conclude(exploring, command)
     return Study(folder, found.document)
+
+
+def _added(folder: Path, key: str, store: str | None) -> dict[str, Objective]:
+    """The objectives that a study has by now; none where it is to be begun."""
+    if store is None and not (folder / "facts.sqlite").exists():
+        return {}
+    with closing(Store(store or folder / "facts.sqlite")) as facts:
+        return Kept(facts, key).all()
 
 
 def _deployments(study: StudyFile, effort: Effort, asked: str) -> Deployments:

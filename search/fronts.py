@@ -34,14 +34,14 @@ class Fronts(Findings):
         goals: what is wanted.
         values: estimates of each trial by objective, and what is bounded: name → id → estimate.
         models: by key.
-        right: of some trials, for each labelled example whether the answer is right (n,): accuracies are then compared
-            over the same examples.
+        each: of objectives that are means over examples, and of some trials, what each example gave (n,): such are
+            compared over the same examples; name → id → values.
     """
 
     goals: Goals = field(default_factory=lambda: Goals((), (), {}, None))  # type: ignore[arg-type]
     values: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     models: Mapping[str, Tried] = field(default_factory=dict)
-    right: Mapping[str, ndarray] = field(default_factory=dict)
+    each: Mapping[str, Mapping[str, ndarray]] = field(default_factory=dict)
 
     @cached_property
     def known(self) -> list[Trial]:
@@ -121,11 +121,12 @@ class Fronts(Findings):
             times = race.gap(self.confirmed or self.raced, b, a)
             if len(times) > 1:
                 return t_interval(times, race.CONFIDENCE).low > 0
-        if name == "accuracy" and a in self.right and b in self.right:
-            found = mean(self.right[b].astype(float) - self.right[a])
+        sign = 1 if self.goals.direction(name) == "min" else -1
+        given = self.each.get(name, {})
+        if a in given and b in given:
+            found = mean(sign * (given[a] - given[b]))
             return found.low is not None and found.low > 0
         one, other = self.values[name][a], self.values[name][b]
-        sign = 1 if self.goals.direction(name) == "min" else -1
         if one.low is None or one.high is None or other.low is None or other.high is None:
             return sign * (one.value - other.value) > 0
         return one.low > other.high if sign > 0 else one.high < other.low

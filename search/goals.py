@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,25 @@ class Goals:
         bounds: the constraints.
         described: tables of the user's own objectives, by name.
         folder: of the study file: paths in it start there.
+        added: objectives that the study has already, by name.
     """
 
     names: tuple[str, ...]
     bounds: tuple[Bound, ...]
     described: Mapping[str, Mapping[str, Any]]
     folder: Path
+    added: Mapping[str, Objective] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, objectives: Sequence[Any], constraints: Sequence[Any], folder: Path, asked: str) -> Goals:
-        """From a study file's lists.
+    def read(
+        cls,
+        objectives: Sequence[Any],
+        constraints: Sequence[Any],
+        folder: Path,
+        asked: str,
+        added: Mapping[str, Objective] = {},
+    ) -> Goals:
+        """From a study file's lists, whose names may be those of objectives that the study has already.
 
         Raises:
             UsageError: what is wrong, where, and what to write.
@@ -56,25 +65,26 @@ class Goals:
                 name = str(data.get("name", ""))
                 check_name(name)
                 own[name] = dict(data)
-            elif isinstance(data, str) and data in BUILT_IN:
+            elif isinstance(data, str) and (data in BUILT_IN or data in added):
                 name = data
             else:
-                found = f"{data!r} is none that every study has"
-                todo = f"one of {', '.join(BUILT_IN)}; or a table with a name and {', '.join(KEYS[1:])}"
+                found = f"{data!r} is none of this study"
+                todo = f"one of {', '.join([*BUILT_IN, *added])}; or a table with a name and {', '.join(KEYS[1:])}"
                 raise UsageError(f"{asked}: objectives", found, todo)
             names.append(name)
         if len(set(names)) < len(names):
             raise UsageError(f"{asked}: objectives", f"{', '.join(names)}", "name each once")
         if not all(isinstance(text, str) for text in constraints):
             raise UsageError(f"{asked}: constraints", f"{constraints!r}", 'write a list such as ["latency_ms <= 5"]')
-        goals = cls(tuple(names), tuple(Bound.read(text) for text in constraints), own, folder)
+        bounds = tuple(Bound.read(text) for text in constraints)
+        goals = cls(tuple(names), bounds, own, folder, {k: v for k, v in added.items() if k not in own})
         for bound in goals.bounds:
             goals._check(bound, asked)
         return goals
 
     def _check(self, bound: Bound, asked: str) -> None:
-        if bound.name not in (*BUILT_IN, *self.described):
-            known = ", ".join([*BUILT_IN, *self.described])
+        known = ", ".join([*BUILT_IN, *self.described, *self.added])
+        if bound.name not in known.split(", "):
             raise UsageError(f"{asked}: constraints", f"no objective {bound.name!r}", f"known: {known}")
         side = ("<=", "<") if self.direction(bound.name) == "min" else (">=", ">")
         if bound.sign not in side:
@@ -85,6 +95,8 @@ class Goals:
         """``max`` or ``min``."""
         if name in BUILT_IN:
             return BUILT_IN[name].direction
+        if name in self.added:
+            return self.added[name].direction
         table = self.described[name]
         return str(table.get("direction") or ("min" if "cost" in table else _natural(table)))
 

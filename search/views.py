@@ -265,11 +265,11 @@ class Views:
 
     def paired(self, objective: Objective, a: str, b: str) -> Estimate | None:
         """How much more `a` has than `b`, over the same examples; None where it is no mean over examples."""
-        values = [self._values(objective, self.trials[id]) for id in (a, b)]
+        values = [self.each(objective, self.trials[id]) for id in (a, b)]
         return None if values[0] is None or values[1] is None else mean(values[0] - values[1])
 
-    def _values(self, objective: Objective, trial: Trial) -> ndarray | None:
-        """One for each example, whose mean is the objective."""
+    def each(self, objective: Objective, trial: Trial) -> ndarray | None:
+        """One value for each example (n,), whose mean is the objective; None where it is no such mean."""
         if objective.measure not in ("accuracy", "expected_cost"):
             return None
         given, labels = self.answers(objective, trial)
