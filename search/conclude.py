@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.bundle import MANIFEST
 from ..core.errors import CheckFailed
 from ..devices.facts import cores_given, cpu_flags
+from ..devices.launches import Launch
 from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
 from .candidate import candidates
@@ -23,7 +24,7 @@ from .objectives import Objective
 from .roster import Tried
 from .run import nothing
 from .study import Study
-from .trials import Trial
+from .trials import Trial, feasible
 from .views import Views
 
 if TYPE_CHECKING:
@@ -40,14 +41,11 @@ def conclude(search: Exploring, command: str) -> Study:
         CheckFailed: none keeps to the constraints; the nearest is named.
     """
     models = {one.model: one for one in search.roster.all().values() if not one.model.endswith(UNTRAINED)}
-    first = fronts(search, models)
+    first = fronts(search, models, [])
     _check(first)
-    for trial in _variants(search, first):
-        search.trials.add(trial)
-    known = search.trials.all()
-    extra = [id for id, t in known.items() if t.candidate.model in models and id not in first.trials]
-    search.time_again([*first.finalists, *extra], known, search.effort.seed + 1)
-    found = fronts(search, models)
+    variants = _variants(search, first)
+    search.time_again([*first.finalists, *variants], search.trials.all(), search.effort.seed + 1)
+    found = fronts(search, models, search.trials.launches("confirm"))
     facts = {
         "key": search.key,
         "title": search.study.path.resolve().parent.name,
@@ -68,10 +66,10 @@ def conclude(search: Exploring, command: str) -> Study:
     return study
 
 
-def fronts(search: Exploring, models: Mapping[str, Tried]) -> Fronts:
-    """What is known by now."""
+def fronts(search: Exploring, models: Mapping[str, Tried], confirmed: Sequence[Launch]) -> Fronts:
+    """What is known by now, with these launches of those that were timed again."""
     trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
-    raced, confirmed = search.trials.launches("race"), search.trials.launches("confirm")
+    raced = search.trials.launches("race")
     latency = Findings(trials, raced, confirmed).latency
     found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
     return replace(found, each=_each(search, [found.trials[id] for id in found.front]))
@@ -102,21 +100,25 @@ def _check(found: Fronts) -> None:
         raise CheckFailed(demand.text, *nearest(rows, found.values, demand))
 
 
-def _variants(search: Exploring, found: Fronts) -> list[Trial]:
-    """The chosen ones of each target with all settings and numbers of threads, proven."""
-    made: list[Trial] = []
+def _variants(search: Exploring, found: Fronts) -> list[str]:
+    """The chosen ones of each target with all settings and numbers of threads: those that are feasible."""
     threads = tuple(dict.fromkeys((search.effort.threads, len(cores_given()))))
+    ids: list[str] = []
     for target, id in found.winners.items():
-        chosen = found.trials[id].candidate
         if target == "best":
             continue
-        space = [replace(c, model=chosen.model) for c in candidates([target], [chosen.precision], threads, cpu_flags())]
-        todo = [c for c in space if c.id not in search.trials.all()]
+        chosen = found.trials[id].candidate
+        space = candidates([target], [chosen.precision], threads, cpu_flags())
+        wanted = [replace(c, model=chosen.model) for c in space]
+        known = search.trials.all([c.id for c in wanted])
+        todo = [c for c in wanted if c.id not in known]
         if todo:
-            with making(search.folder, chosen.model, ALL_LOSS, search.limits, search.say, search.timed) as making_one:
-                making_one.load()
-                made += making_one.prove_all(todo)
-    return made
+            with making(search.folder, chosen.model, ALL_LOSS, search.limits, search.say, search.timed) as one:
+                one.load()
+                for trial in one.prove_all(todo):
+                    search.trials.add(trial)
+        ids += [t.id for t in feasible(list(search.trials.all([c.id for c in wanted]).values())) if t.id != id]
+    return ids
 
 
 def _confirmed(search: Exploring, found: Fronts) -> dict[str, float]:

@@ -105,19 +105,31 @@ class Underway:
             raise NothingMeasured("the search", found, "run the same command again: it goes on")
         return launch
 
-    def time_again(self, chosen: Sequence[str], known: Mapping[str, Trial], seed: int, stage: str = "confirm") -> None:
-        """Time candidates once more: fresh processes, a fresh session, fresh samples."""
-        launches = self.trials.launches(stage)
-        if len(launches) >= CONFIRM_LAUNCHES or not chosen:
+    def time_again(self, chosen: Sequence[str], known: Mapping[str, Trial], seed: int) -> None:
+        """Time candidates once more, all together: fresh processes, a fresh session, fresh samples.
+
+        Until each has its launches: those that came when others were done are timed beside them.
+        """
+        launches = self.trials.launches("confirm")
+        left = _left(launches, chosen)
+        if not left:
             return
-        with self.sitting(stage, seed) as sitting:
-            for count in range(len(launches) + 1, CONFIRM_LAUNCHES + 1):
+        with self.sitting("confirm", seed) as sitting:
+            while left:
                 chosen = [each for each in chosen if each not in race.failures(launches)]
-                if not chosen:
-                    return
-                self.say(f"confirming {len(chosen)} candidates, launch {count} of {CONFIRM_LAUNCHES}")
+                self.say(
+                    f"confirming {len(chosen)} candidates, launch {CONFIRM_LAUNCHES + 1 - left} of {CONFIRM_LAUNCHES}"
+                )
                 with self.timed("confirm"):
                     launches.append(sitting.launch([arm_of(self.folder, known[each]) for each in chosen]))
+                left = _left(launches, chosen)
+
+
+def _left(launches: Sequence[Launch], chosen: Sequence[str]) -> int:
+    """How many launches are missing for the one that has had the fewest; those that failed in one need none."""
+    failed = race.failures(launches)
+    counts = [sum(each in launch.arms for launch in launches) for each in chosen if each not in failed]
+    return max(0, CONFIRM_LAUNCHES - min(counts, default=CONFIRM_LAUNCHES))
 
 
 def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
