@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -192,57 +192,75 @@ class OpenArm:
             self.worker = None
 
 
-def run_launch(
-    arms: Sequence[Arm],
-    plan: Plan,
-    *,
-    index: int,
-    seed: int,
-    workdir: Path,
-    counts: MutableMapping[str, int],
-    kept: Mapping[str, OpenArm] | None = None,
-    place: Collection[str] = (),
-) -> Launch:
-    """One launch of `arms`.
+@dataclass(frozen=True)
+class Setting:
+    """What a launch needs beside its arms.
+
+    Attributes:
+        index: of the launch in its session; it turns the cores, and with `seed` sets the order.
+        workdir: takes the workers' logs.
+        counts: k by `Arm.same`; filled where missing, so that k is set once per session.
+        place: ids (`Arm.same`) of the arms that are asked at the end what really ran; a duplicate isn't.
+    """
+
+    plan: Plan
+    index: int
+    seed: int
+    workdir: Path
+    counts: MutableMapping[str, int]
+    place: Collection[str] = ()
+
+    @contextmanager
+    def launch(self, arms: Sequence[Arm], alternating: bool = False) -> Iterator[tuple[Launch, random.Random]]:
+        """An empty launch and its dice; at the end its arms are put in the order of `arms`, and its time is told."""
+        launch = Launch(self.index, f"{self.seed}/{self.index}", [], {}, time.time(), alternating=alternating)
+        start = time.monotonic()
+        yield launch, random.Random(launch.seed)
+        launch.arms = {arm.name: launch.arms[arm.name] for arm in arms}
+        launch.seconds = time.monotonic() - start
+
+    def open(self, arm: Arm, log: str, cores: Sequence[int]) -> OpenArm:
+        """The arm with its worker."""
+        return OpenArm(arm, self.plan, self.workdir / f"{self.index:03d}-{log}.log", self.counts, cores)
+
+
+def run_launch(arms: Sequence[Arm], how: Setting, kept: Mapping[str, OpenArm] | None = None) -> Launch:
+    """One launch of `arms`, all of them in memory.
 
     Args:
-        counts: k by `Arm.same`; filled where missing, so that k is set once per session.
         kept: arms by name whose workers are already there and stay: a search's resident reference.
-        place: ids (`Arm.same`) of the arms that are asked at the end what really ran; a duplicate isn't.
 
     Raises:
         NoRoom: all workers at once would take more memory than there is; nothing was timed. Not beside kept arms.
     """
     kept = kept or {}
-    launch = Launch(index, f"{seed}/{index}", [], {}, time.time())
-    rng, start = random.Random(launch.seed), time.monotonic()
+    cores = () if kept else turned(how.index)
     opened: dict[str, OpenArm] = {}
-    try:
-        for arm in rng.sample(list(arms), len(arms)):  # so that no arm is always the first to be opened
-            if arm.name in kept:
-                opened[arm.name] = kept[arm.name]
-                kept[arm.name].fresh_run()
-            else:
-                log = workdir / f"{index:03d}-{len(opened)}.log"
-                opened[arm.name] = OpenArm(arm, plan, log, counts, () if kept else turned(index))
-                if not kept:
-                    _check_room(opened, len(arms) - len(opened))
-        able = [arm.name for arm in arms if opened[arm.name].run.ok]
-        launch.order = orders(able, plan.split_rounds([_iterations(opened[name]) for name in able]), rng)
-        for name in itertools.chain.from_iterable(launch.order):
-            if opened[name].run.ok:
-                opened[name].block()
-        todo = set(place)
-        for arm in arms:
-            if opened[arm.name].run.ok:
-                opened[arm.name].finish(arm.same in todo)
-                todo.discard(arm.same)
-    finally:
-        for name, each in opened.items():
-            if name not in kept:
-                each.close()
-    launch.arms = {arm.name: opened[arm.name].run for arm in arms}
-    launch.seconds = time.monotonic() - start
+    with how.launch(arms) as (launch, rng):
+        try:
+            for arm in rng.sample(list(arms), len(arms)):  # so that no arm is always the first to be opened
+                if arm.name in kept:
+                    opened[arm.name] = kept[arm.name]
+                    kept[arm.name].fresh_run()
+                else:
+                    opened[arm.name] = how.open(arm, str(len(opened)), cores)
+                    if not kept:
+                        _check_room(opened, len(arms) - len(opened))
+            able = [arm.name for arm in arms if opened[arm.name].run.ok]
+            launch.order = orders(able, how.plan.split_rounds([_iterations(opened[name]) for name in able]), rng)
+            for name in itertools.chain.from_iterable(launch.order):
+                if opened[name].run.ok:
+                    opened[name].block()
+            todo = set(how.place)
+            for arm in arms:
+                if opened[arm.name].run.ok:
+                    opened[arm.name].finish(arm.same in todo)
+                    todo.discard(arm.same)
+        finally:
+            for name, each in opened.items():
+                if name not in kept:
+                    each.close()
+        launch.arms = {name: each.run for name, each in opened.items()}
     return launch
 
 
@@ -275,53 +293,32 @@ def _check_room(opened: Mapping[str, OpenArm], left: int) -> None:
         raise NoRoom
 
 
-def run_alternating(
-    arms: Sequence[Arm],
-    plan: Plan,
-    *,
-    index: int,
-    seed: int,
-    workdir: Path,
-    counts: MutableMapping[str, int],
-    place: Collection[str] = (),
-) -> Launch:
+def run_alternating(arms: Sequence[Arm], how: Setting) -> Launch:
     """A launch whose arms are in memory one at a time: A B B A, half of the rounds at each turn.
 
-    Arguments as of `run_launch`. Round i of one arm is held against round i of another though they don't stand
-    side by side; going there and back cancels a drift of the machine, not a disturbance of one turn.
+    Round i of one arm is held against round i of another though they don't stand side by side; going there and back
+    cancels a drift of the machine, not a disturbance of one turn.
     """
-    launch = Launch(index, f"{seed}/{index}", [], {}, time.time(), alternating=True)
-    rng, start = random.Random(launch.seed), time.monotonic()
-    there = rng.sample(list(arms), len(arms))
-    halves = [(there, plan.rounds - plan.rounds // 2), (there[::-1], plan.rounds // 2)]
-    turns, todo = [half for half in halves if half[1]], set(place)
-    for turn, rounds in turns:
-        launch.order.append([arm.name for arm in turn])
-        for arm in turn:
-            before = launch.arms.get(arm.name)
-            if before and not before.ok:
-                continue
-            log = workdir / f"{index:03d}-{len(launch.order)}-{len(launch.arms)}.log"
-            run = _turn(arm, plan, rounds, log, counts, turned(index), turn is turns[-1][0], arm.same in todo)
-            todo -= {arm.same} if run.placement else set()
-            launch.arms[arm.name] = before.joined(run) if before else run
-    launch.arms = {arm.name: launch.arms[arm.name] for arm in arms}
-    launch.seconds = time.monotonic() - start
+    rounds, todo = how.plan.rounds, set(how.place)
+    with how.launch(arms, alternating=True) as (launch, rng):
+        there = rng.sample(list(arms), len(arms))
+        halves = [(there, rounds - rounds // 2), (there[::-1], rounds // 2)]
+        turns = [half for half in halves if half[1]]
+        for turn, share in turns:
+            launch.order.append([arm.name for arm in turn])
+            for arm in turn:
+                before = launch.arms.get(arm.name)
+                if before and not before.ok:
+                    continue
+                opened = how.open(arm, f"{len(launch.order)}-{len(launch.arms)}", turned(how.index))
+                run = _turn(opened, share, turn is turns[-1][0], arm.same in todo)
+                todo -= {arm.same} if run.placement else set()
+                launch.arms[arm.name] = before.joined(run) if before else run
     return launch
 
 
-def _turn(
-    arm: Arm,
-    plan: Plan,
-    rounds: int,
-    log: Path,
-    counts: MutableMapping[str, int],
-    cores: Sequence[int],
-    last: bool,
-    placement: bool,
-) -> ArmRun:
-    """So many rounds of one arm alone."""
-    opened = OpenArm(arm, plan, log, counts, cores)
+def _turn(opened: OpenArm, rounds: int, last: bool, placement: bool) -> ArmRun:
+    """So many rounds of one arm alone; in its last turn it is asked for what is known at the end."""
     try:
         for _ in range(rounds):
             if opened.run.ok:

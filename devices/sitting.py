@@ -18,7 +18,7 @@ from ..targets.profile import Profile, without_times
 from . import facts as host
 from . import lease
 from .arms import Arm, Plan
-from .launches import Launch, NoRoom, OpenArm, run_alternating, run_launch
+from .launches import Launch, NoRoom, OpenArm, Setting, run_alternating, run_launch
 from .operators import runs_of, with_modules
 from .resident import ArmFailed
 
@@ -107,20 +107,15 @@ class Sitting:
         return launch
 
     def _launch(self, arms: Sequence[Arm], plan: Plan) -> Launch:
-        what: dict[str, Any] = {
-            "index": self._next,
-            "seed": self.seed,
-            "workdir": self._workdir,
-            "counts": self.counts,
-            "place": {arm.same for arm in arms} - self._placed,
-        }
+        place = {arm.same for arm in arms} - self._placed
+        how = Setting(plan, self._next, self.seed, self._workdir, self.counts, place)
         if not self.alternating:
             try:
-                return run_launch(arms, plan, kept=self._kept, **what)
+                return run_launch(arms, how, self._kept)
             except NoRoom:
                 self.alternating = True
                 self.say("no room in memory for all models at once: they take turns")
-        return run_alternating(arms, plan, **what)
+        return run_alternating(arms, how)
 
     def profile(self, arm: Arm) -> Profile:
         """What the operators of an arm take, told by its runtime in a process of its own that isn't timed."""
