@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,37 @@ def explore(
         UsageError: bad arguments, file or data.
         CannotDo: a missing part.
     """
+    with opened(
+        file,
+        output=output,
+        effort=effort,
+        objectives=objectives,
+        subject_to=subject_to,
+        store=store,
+        overwrite=overwrite,
+        limits=limits,
+        say=say,
+    ) as exploring:
+        exploring.run()
+        with alone(exploring.folder):
+            found = conclude(exploring, command)
+    return Study(Path(output), found.document)
+
+
+@contextmanager
+def opened(
+    file: Path | str,
+    *,
+    output: Path | str,
+    effort: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (),
+    subject_to: Sequence[str] = (),
+    store: str | None = None,
+    overwrite: bool = False,
+    limits: Limits = Limits(),
+    say: Say | None = None,
+) -> Iterator[Exploring]:
+    """What `explore` does before it searches: nothing is trained or evaluated yet. The folder is held by the block."""
     study = studyfile.read(file)
     chosen = {key: value for key, value in (effort or {}).items() if value is not None}
     asked = f"the study file {file}"
@@ -106,10 +137,7 @@ def explore(
         study_folder(folder, key, overwrite, joined=not overwrite) as place,
         Exploring(place, key, limits, say, store, study, wanted, goals, deployments) as exploring,
     ):
-        exploring.run()
-        with alone(place):
-            found = conclude(exploring, command)
-    return Study(folder, found.document)
+        yield exploring
 
 
 def _added(folder: Path, key: str, store: str | None) -> dict[str, Objective]:
@@ -168,13 +196,17 @@ class Exploring(Underway):
 
     def run(self) -> None:
         """Evaluate models until the effort is spent, the space is, or the constraints prove out of reach."""
-        self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, self._way())
-        self.samplers = {target: self._sampler(target) for target in self.deployments.targets}
+        self.begin()
         self._take_in()
         while self.count < self.effort.evaluations and not self._late():
             if not self._step():
                 break
             self._take_in()
+
+    def begin(self) -> None:
+        """Train what models share, unless that is done; have samplers."""
+        self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, self._way())
+        self.samplers = {target: self._sampler(target) for target in self.deployments.targets}
 
     def _late(self) -> bool:
         minutes = self.effort.minutes
