@@ -25,7 +25,7 @@ from .stats import STATS
 if TYPE_CHECKING:
     from ..core.samples import Feed
 
-REFERENCE_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 25.0}
+REFERENCE_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 12.0}
 INT8_DB = 8.0
 """Bars of the one check before timing. They only catch an arm that computes something else."""
 

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
     Edges = tuple[Sequence[str], Sequence[Feed], Sequence[Feed]]
 
-BARS_DB = {"fp32": 80.0, "fp16": 45.0, "bf16": 30.0, "int8": 10.0}
-"""Lowest SQNR, in dB, that passes. For int8 it catches collapse; labelled data judge accuracy."""
+BARS_DB = {"fp32": 80.0, "fp16": 45.0, "bf16": 15.0, "int8": 10.0}
+"""Lowest SQNR, in dB, that passes. For int8 it catches collapse; labelled data judge accuracy.
+
+bf16: a trained EfficientNet-Lite0 has 19.5 on its worst photo, and in torch's own bf16 no more than 22.9. So low a bar
+finds no small fault of a conversion: the file must hold in fp32 too (`Prover.prove`).
+"""
 
 CONSTANT = ("zeros", "low", "high")
 """Edge cases whose inputs are one number all over."""

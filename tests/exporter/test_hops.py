@@ -143,12 +143,28 @@ def test_a_wrong_quantization_is_blamed_on_the_quantizer(
         )
 
 
-@pytest.mark.skipif(not {"avx512_bf16", "amx_bf16"} & set(cpu_flags()), reason="this CPU has no bf16")
+HAS_BF16 = pytest.mark.skipif(not {"avx512_bf16", "amx_bf16"} & set(cpu_flags()), reason="this CPU has no bf16")
+
+
+@HAS_BF16
 def test_openvino_in_bf16_is_no_fp32(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO's own default on such a CPU; seatrial pins f32, and here the pin is taken out."""
     monkeypatch.setattr(OpenVino, "settings", lambda *a: {"threads": 1, "inference_precision": "default"})
     with pytest.raises(CheckFailed, match="hop: runtime: openvino"):
         seatrial.export(model, "openvino", output=tmp_path / "bundle")
+
+
+@HAS_BF16
+def test_bf16_passes_and_a_fault_that_its_bar_is_too_low_for_is_found_in_fp32(
+    model: Path, break_step: Any, only: Any, tmp_path: Path
+) -> None:
+    [made] = seatrial.export(model, "openvino", precision="bf16", output=tmp_path / "good")
+    assert made.proof.placement["precision"] == "bf16"
+    break_step("torch → onnx", "nudge")
+    only("torch → onnx")
+    with pytest.raises(CheckFailed, match="hop: conversion torch → onnx") as caught:
+        seatrial.export(model, "openvino", precision="bf16", output=tmp_path / "bad")
+    assert "the same file in fp32: output" in caught.value.found
 
 
 def test_outputs_that_never_change_prove_nothing(tmp_path: Path) -> None:
