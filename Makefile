@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-sampler clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-sampler bench-search clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame sampler"
+	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame sampler search"
 
 setup: $(READY)
 
@@ -89,6 +89,16 @@ bench-blame: $(READY)
 bench-sampler: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps nas-bench-graph
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sampler.py
+
+# Fashion-MNIST is a Debian package, unpacked and not installed.
+build/bench-search/.ready: $(READY)
+	mkdir -p build/bench-search
+	cd build/bench-search && apt-get download --quiet --quiet dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb .
+	touch $@
+
+bench-search: build/bench-search/.ready
+	FASHION_MNIST=$${FASHION_MNIST:-$(CURDIR)/build/bench-search/usr/share/datasets/fashion-mnist} \
+		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
