@@ -16,7 +16,7 @@ from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
 from .candidate import candidates
 from .choose import Demand, nearest
-from .evaluate import ALL_LOSS, GIVEN, INHERITED, UNTRAINED
+from .evaluate import ALL_LOSS, GIVEN, INHERITED, TUNED, UNTRAINED
 from .findings import Findings
 from .fronts import Fronts
 from .making import making
@@ -40,9 +40,16 @@ def conclude(search: Exploring, command: str) -> Study:
         NothingMeasured: no model was made, proven and timed.
         CheckFailed: none keeps to the constraints; the nearest is named.
     """
-    models = {one.model: one for one in search.roster.all().values() if not one.model.endswith(UNTRAINED)}
+    models = _models(search)
     first = fronts(search, models, [])
     _check(first)
+    if search.evaluator.way == INHERITED:
+        for key in dict.fromkeys(first.trials[id].candidate.model for id in first.winners.values()):
+            if not key.endswith(TUNED):
+                search.say(f"training the chosen {key[:8]} a little further")
+                search.evaluator.tune(models[key].values)
+        models = _models(search)
+        first = fronts(search, models, [])
     variants = _variants(search, first)
     search.time_again([*first.finalists, *variants], search.trials.all(), search.effort.seed + 1)
     found = fronts(search, models, search.trials.launches("confirm"))
@@ -66,13 +73,31 @@ def conclude(search: Exploring, command: str) -> Study:
     return study
 
 
+def _models(search: Exploring) -> dict[str, Tried]:
+    """What was evaluated, the chosen ones also as they were trained further."""
+    return {one.model: one for one in search.roster.all().values() if not one.model.endswith(UNTRAINED)}
+
+
 def fronts(search: Exploring, models: Mapping[str, Tried], confirmed: Sequence[Launch]) -> Fronts:
     """What is known by now, with these launches of those that were timed again."""
     trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
-    raced = search.trials.launches("race")
+    raced = _shared(search.trials.launches("race"), search, models)
     latency = Findings(trials, raced, confirmed).latency
     found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
     return replace(found, each=_each(search, [found.trials[id] for id in found.front]))
+
+
+def _shared(raced: Sequence[Launch], search: Exploring, models: Mapping[str, Tried]) -> Sequence[Launch]:
+    """The launches of models that were timed before they were trained, or trained further, as theirs, too."""
+    for model in models:
+        key = model.removesuffix(TUNED)
+        for earlier in (key + UNTRAINED, key):
+            pairs = zip(search.deployments.of(earlier), search.deployments.of(model), strict=True)
+            ids = {old.id: new.id for old, new in pairs if old.id != new.id}
+            for launch in raced:
+                new = {ids[id]: run for id, run in launch.arms.items() if id in ids}
+                launch.arms.update({id: run for id, run in new.items() if id not in launch.arms})
+    return raced
 
 
 def _each(search: Exploring, some: Sequence[Trial]) -> dict[str, dict[str, ndarray]]:

@@ -29,6 +29,8 @@ from .underway import Underway
 
 UNTRAINED = "-untrained"
 """Behind a model's key: the same graph before training, for its times."""
+TUNED = "-tuned"
+"""Behind a model's key: what it inherited, trained a little further."""
 GIVEN, INHERITED, FINETUNED, ALONE = "given", "inherited", "finetuned", "alone"
 """Where weights come from: a pool's model, the shared training, a short one from that, one of its own."""
 ALL_LOSS = 1.0
@@ -81,6 +83,10 @@ class Evaluator:
         """Weights, deployments, times; None where another process does it. A failure comes back as data."""
         return self._claimed(values, "", self._evaluated)
 
+    def tune(self, values: Values) -> Tried | None:
+        """Train what a model inherited a little further, as one more model; None where another process does."""
+        return self._claimed(values, TUNED, self._tuned)
+
     def _claimed(self, values: Values, suffix: str, do: Any) -> Tried | None:
         facts = self.models.facts([values])[0]
         model = (facts.key or values_id(values)) + suffix
@@ -108,6 +114,14 @@ class Evaluator:
         # Times don't depend on weights: those of the untrained one stand, deployment by deployment.
         times = _renamed(earlier, self.deployments, model) if earlier else None
         return self._deployed(values, result, known, work_of(model), times)
+
+    def _tuned(self, values: Values, facts: Facts, model: str) -> Tried:
+        with self.underway.timed("train"):
+            result = self.models.finetune(values)
+        known = Tried(model, dict(values), "ok", trained=FINETUNED, accuracy=result.accuracy)
+        earlier = self.roster.all()[str(facts.key)]
+        known = replace(known, seconds=result.seconds or 0.0)
+        return self._deployed(values, result, known, work_of(model), _renamed(earlier, self.deployments, model))
 
     def _result(self, values: Values) -> Result | None:
         if self.way == GIVEN:

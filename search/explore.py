@@ -25,7 +25,7 @@ from ..targets import require
 from . import samplers, studyfile
 from .candidate import Candidate
 from .conclude import conclude
-from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, UNTRAINED, Deployments, Evaluator
+from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, TUNED, UNTRAINED, Deployments, Evaluator
 from .findings import Latency
 from .folder import alone, study_folder
 from .goals import LOGARITHMIC, Goals
@@ -307,6 +307,8 @@ class Exploring(Underway):
         """Tell the samplers what came since, from this process and from others."""
         for row, one in self.roster.since(self._read):
             self._read = row
+            if one.model.endswith(TUNED):
+                continue  # of a search that had chosen already
             self._tell(one, one.values)
             if not one.model.endswith(UNTRAINED):
                 self.count += 1
