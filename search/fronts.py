@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 SURE = 0.95
+UNDECIDED = "not decided against"
+"""How the reason begins of a candidate that isn't proven to be surpassed."""
 MOST = 6
 """Finalists of a target at most, besides the chosen one's other settings."""
 
@@ -146,8 +148,10 @@ class Fronts(Findings):
         """Everything that can be selected by, as data."""
         one = self.models[trial.candidate.model]
         about = {"model": one.model, "macs": one.macs, "parameters": one.parameters}
-        values = {name: self.values[name][trial.id].value for name in self.goals.all if trial.id in self.values[name]}
-        return {**super().facts(trial), **about, "values": values}
+        known = {name: self.values[name][trial.id] for name in self.goals.all if trial.id in self.values[name]}
+        values = {name: found.value for name, found in known.items()}
+        intervals = {name: [found.low, found.high] for name, found in known.items() if found.low is not None}
+        return {**super().facts(trial), **about, "values": values, "intervals": intervals}
 
     def comparisons(self) -> list[Compared]:
         """The best against the chosen one of each other target, from the confirmation."""
@@ -178,7 +182,7 @@ class Fronts(Findings):
         if not above:
             return None
         sure = [id for id in above if self.decided(id, trial.id)]
-        words = "surpassed by" if sure else "not decided against"
+        words = "surpassed by" if sure else UNDECIDED
         return f"{words} {self.trials[(sure or above)[0]].candidate.label}"
 
 
