@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-sampler bench-search clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-sampler bench-again bench-search clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame sampler search"
+	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame sampler again search"
 
 setup: $(READY)
 
@@ -84,6 +84,9 @@ bench-coverage: build/coverage/.ready build/coverage/assets/.ready demo/data/.re
 
 bench-blame: $(READY)
 	$(BIN)/python benchmarks/blame.py
+
+bench-again: $(READY)
+	$(BIN)/python benchmarks/again.py
 
 # The tables lie in a wheel of which only the data and one module are wanted, none of its dependencies.
 bench-sampler: $(READY)
