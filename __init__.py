@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .exporter.inspect import inspect as inspect
     from .exporter.run import load as load
     from .search import search as search
+    from .search.explore import explore as explore
 
 __version__ = "0.1.0"
 
@@ -23,13 +24,14 @@ _PUBLIC = {
     "SeatrialError": ".core.errors",
     "bench": ".devices.api",
     "compare": ".devices.api",
+    "explore": ".search.explore",
     "export": ".exporter",
     "inspect": ".exporter.inspect",
     "load": ".exporter.run",
     "search": ".search",
 }
 
-__all__ = ["Bundle", "SeatrialError", "bench", "compare", "export", "inspect", "load", "search"]
+__all__ = ["Bundle", "SeatrialError", "bench", "compare", "explore", "export", "inspect", "load", "search"]
 
 
 def __getattr__(name: str) -> Any:
