@@ -8,16 +8,19 @@ from pathlib import Path
 import click
 
 from . import ui
+from .study_export import command as export
 from .study_objectives import command as objectives
 from .study_objectives import show_objectives
+from .study_report import command as report
 
 
 @click.group("study")
 def command() -> None:
-    """Read a finished search again: show it, select another bundle from it, judge it by something else."""
+    """Read a finished search again: show it, select from it, judge it by something else, report it, export it."""
 
 
-command.add_command(objectives)
+for each in (objectives, report, export):
+    command.add_command(each)
 
 
 @command.command("show")

@@ -1,4 +1,4 @@
-"""The report's two tables and its list of confirmed comparisons, as HTML."""
+"""The report's tables, sections and list of confirmed comparisons, as HTML."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from . import report_plot
+from .report_figure import Figure, Key
 from .report_text import (
     COLOURS,
     by_id,
@@ -40,17 +41,17 @@ def chosen_table(study: Study) -> str:
             continue
         best = ' <b class="badge best">over all</b>' if candidate["id"] == study["chosen"].get("overall") else ""
         cells = [
-            _cell("target", _dot(study, candidate) + escape(target_text(target)) + best),
-            _cell("bundle", f"<code>{escape(str(pick['bundle']))}</code>"),
-            _cell("precision", escape(_ran(candidate))),
-            _cell("settings", escape(settings_text(candidate["settings"]))),
+            cell("target", dot(study, candidate) + escape(target_text(target)) + best),
+            cell("bundle", f"<code>{escape(str(pick['bundle']))}</code>"),
+            cell("precision", escape(ran(candidate))),
+            cell("settings", escape(settings_text(candidate["settings"]))),
             *_figures(study, candidate),
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     if not rows:
         return '<p class="empty">No bundle was packed.</p>'
     heads = ["target", "bundle", "precision that ran", "settings", *FIGURES]
-    return _table(heads, rows, "chosen")
+    return table(heads, rows, "chosen")
 
 
 def candidates_table(study: Study) -> str:
@@ -59,16 +60,16 @@ def candidates_table(study: Study) -> str:
         return '<p class="empty">No candidate was tried.</p>'
     rows = []
     for candidate in sorted(study["candidates"], key=_order):
-        words = escape(f"{target_text(candidate['target'])} {_ran(candidate)}")
-        name = f"{_dot(study, candidate)}<b>{words}</b>"
+        words = escape(f"{target_text(candidate['target'])} {ran(candidate)}")
+        name = f"{dot(study, candidate)}<b>{words}</b>"
         small = f"<small>{escape(settings_text(candidate['settings']))}</small>"
         cells = [
-            _cell("candidate", name + small),
+            cell("candidate", name + small),
             *_figures(study, candidate),
-            _cell("outcome", _outcome(study, candidate)),
+            cell("outcome", _outcome(study, candidate)),
         ]
         rows.append(f'<tr id="c-{escape(candidate["id"])}" class="{escape(candidate["status"])}">{"".join(cells)}</tr>')
-    return _table(["candidate", *FIGURES, "outcome"], rows, "all sortable")
+    return table(["candidate", *FIGURES, "outcome"], rows, "all sortable")
 
 
 def comparison_list(study: Study) -> str:
@@ -91,6 +92,36 @@ def comparison_list(study: Study) -> str:
             f"<p><strong>{ratio} ×</strong> <small>{low} to {high}</small><br>{WORDS[kind]}</p></li>"
         )
     return f'<ul class="pairs">{"".join(rows)}</ul>'
+
+
+def confirmed(study: Study) -> str:
+    """The section on what was compared in a fresh session."""
+    words = (
+        "Time of the first over time of the second, measured interleaved, anew. Left of the dashed line the first is "
+        "faster; an interval that touches the line decides nothing."
+    )
+    return section("Confirmed in a fresh session", words, comparison_list(study))
+
+
+def section(title: str, words: str, body: str) -> str:
+    """One section of the page; `body` is HTML."""
+    return f"<section><h2>{escape(title)}</h2>\n<p>{escape(words)}</p>\n{body}</section>"
+
+
+def twice(figure: Figure) -> str:
+    """A picture for a wide and for a narrow screen, with its legend above and its caption below."""
+    (wide, high), (narrow, tall) = figure.sizes
+    keys = "".join(_key(key) for key in figure.keys)
+    drawn = f'<div class="wide">{figure.draw(wide, high)}</div><div class="narrow">{figure.draw(narrow, tall)}</div>'
+    caption = f"<p class='caption'>{escape(figure.caption)}</p>" if figure.caption else ""
+    return f'<div class="legend">{keys}</div>{drawn}{caption}'
+
+
+def _key(key: Key) -> str:
+    if key.kind == "glyph":
+        return f"<span>{glyph(key.precision)}{escape(key.text)}</span>"
+    kind = f"dot t{key.colour}" if key.kind == "dot" else key.kind
+    return f'<span><i class="{kind}"></i>{escape(key.text)}</span>'
 
 
 def _order(candidate: Candidate) -> tuple[int, float]:
@@ -126,20 +157,21 @@ def _figures(study: Study, candidate: Candidate) -> list[str]:
         counted = ", ".join(part for part in (counted, f"confirmed {percent_text(confirmed)}") if part)
     db, size = candidate.get("sqnr_db"), candidate.get("size_bytes")
     return [
-        _cell("latency, ms", _with_small(ms_text(latency), interval_text(candidate)), latency),
-        _cell("accuracy", _with_small(accuracy, counted), candidate.get("accuracy")),
-        _cell("agreement", escape(percent_text(candidate.get("agreement"))), candidate.get("agreement")),
-        _cell("SQNR, dB", f"{db:.1f}" if finite(db) else "–", db),
-        _cell("size", escape(bytes_text(size)), size),
+        cell("latency, ms", with_small(ms_text(latency), interval_text(candidate)), latency),
+        cell("accuracy", with_small(accuracy, counted), candidate.get("accuracy")),
+        cell("agreement", escape(percent_text(candidate.get("agreement"))), candidate.get("agreement")),
+        cell("SQNR, dB", f"{db:.1f}" if finite(db) else "–", db),
+        cell("size", escape(bytes_text(size)), size),
     ]
 
 
-def _with_small(figure: str, small: str) -> str:
+def with_small(figure: str, small: str) -> str:
+    """A figure with what belongs to it below it."""
     return f"{escape(figure)}<small>{escape(small)}</small>" if small else escape(figure)
 
 
-def _cell(name: str, html: str, figure: object = "") -> str:
-    """One cell; `figure` is what a column of numbers is sorted by, None (not known) last."""
+def cell(name: str, html: str, figure: object = "") -> str:
+    """One cell of finished HTML; `figure` is what a column of numbers is sorted by, None (not known) last."""
     if figure == "":
         return f'<td data-name="{escape(name)}">{html}</td>'
     value = repr(figure) if finite(figure) else ""
@@ -147,17 +179,21 @@ def _cell(name: str, html: str, figure: object = "") -> str:
     return f'<td class="number{known}" data-name="{escape(name)}" data-value="{value}">{html}</td>'
 
 
-def _table(heads: Iterable[str], rows: Sequence[str], kind: str) -> str:
+def table(heads: Iterable[str], rows: Sequence[str], kind: str, numbers: Iterable[str] = FIGURES) -> str:
+    """A table; columns of `numbers` are aligned to the right, and sorted as such."""
+    right = set(numbers)
+
     def head(name: str) -> str:
-        number = ' class="number"' if name in FIGURES else ""
+        number = ' class="number"' if name in right else ""
         return f'<th scope="col"{number}>{escape(name)}</th>'
 
     line = "".join(head(name) for name in heads)
-    table = f"<thead><tr>{line}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table class="{kind}">{table}</table></div>'
+    inner = f"<thead><tr>{line}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table class="{kind}">{inner}</table></div>'
 
 
-def _dot(study: Study, candidate: Candidate) -> str:
+def dot(study: Study, candidate: Candidate) -> str:
+    """The marker of a candidate's precision in its target's colour."""
     colour = targets_of(study).index(candidate["target"]) % COLOURS
     out = " out" if candidate["status"] != "ok" else ""
     return f'<span class="t{colour}{out}">{glyph(candidate["precision"])}</span>'
@@ -169,10 +205,10 @@ def glyph(precision: str) -> str:
     return f'<svg class="glyph" viewBox="0 0 16 16" aria-hidden="true">{shape}</svg>'
 
 
-def _ran(candidate: Candidate) -> str:
+def ran(candidate: Candidate) -> str:
     """The precision that was asked for, and the one that ran where the runtime named another."""
-    ran = candidate.get("ran_precision")
+    found = candidate.get("ran_precision")
     same = {"fp32": "f32", "fp16": "f16"}.get(candidate["precision"], candidate["precision"])
-    if not ran or ran in (same, candidate["precision"]):
+    if not found or found in (same, candidate["precision"]):
         return str(candidate["precision"])
-    return f"{candidate['precision']}, ran as {ran}"
+    return f"{candidate['precision']}, ran as {found}"

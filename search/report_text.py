@@ -17,11 +17,13 @@ def finite(value: object) -> TypeGuard[float]:
 
 
 def ms_text(value: object) -> str:
-    """Three significant digits: 7.21, 17.6, 103."""
+    """Three significant digits: 0.00255, 7.21, 17.6, 103."""
     if not finite(value):
         return "–"
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits if value >= 0.1 else 4}f}"
+    if 0 < value < 0.1:
+        digits = 2 - math.floor(math.log10(value))
+    return f"{value:.{digits}f}"
 
 
 def ratio_texts(pair: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -96,9 +98,10 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 
 def full_name(candidate: Mapping[str, Any]) -> str:
-    """`OpenVINO int8, 2 threads · inference precision f32`."""
-    settings = settings_text(candidate["settings"])
-    return f"{name_of(candidate)}, {settings}" if settings else name_of(candidate)
+    """`OpenVINO int8, 2 threads · inference precision f32`, behind the model's key where a study has several."""
+    settings, model = settings_text(candidate["settings"]), candidate.get("model") or ""
+    name = f"{model[:8]} {name_of(candidate)}".strip()
+    return f"{name}, {settings}" if settings else name
 
 
 def status_text(status: str) -> str:
