@@ -119,7 +119,7 @@ TABLE = {
             download_mb=273,
             disk_mb=431,
             seconds=30,
-            untested="it was made, and never run on a GPU; CUDA 13 and cuDNN 9 must be on the machine",
+            untested="CUDA 13 and cuDNN 9 must be on the machine; run on one H100, never on Windows or with TensorRT",
         ),
     )
 }

@@ -70,9 +70,9 @@ class Meter:
 
 
 def _uses_cuda() -> bool:
-    """Whether a runtime has loaded the driver into this process."""
+    """Whether a runtime has loaded CUDA's own into this process; the driver's library doesn't tell: NVML loads it."""
     try:
-        return "libcuda.so" in Path("/proc/self/maps").read_text()
+        return "libcudart.so" in Path("/proc/self/maps").read_text()
     except OSError:
         return False
 

@@ -222,7 +222,10 @@ class OrtSession:
         """See `Profiled.profile`."""
         found, parts = self._profiled(runs)
         nodes = [_operators(events, part.runs) for events, part in zip(found, parts, strict=True)]
-        return profile_of(nodes, parts, "ONNX Runtime's profiler")
+        source = "ONNX Runtime's profiler"
+        if self._settings.get("provider") in _GPU:  # of 2.8 ms on an H100 it told 0.8
+            source += ", which tells what a kernel takes to launch and not to run"
+        return profile_of(nodes, parts, source)
 
     def _profiled(self, runs: int | None) -> tuple[list[list[dict[str, Any]]], list[Part]]:
         """Events of operators in each part of so many runs of a second session, after one that isn't counted.
@@ -277,7 +280,7 @@ def _opened(ort: Any, path: Path, options: Any, settings: Settings) -> Any:
         raise failed
     todo = _TODO.get(asked, "choose another --provider").format(cuda=getattr(ort, "cuda_version", ""))
     if device and not library:
-        library, todo = device[0], "nvidia-smi shows the GPUs and the driver that are here"
+        library, todo = device[0].strip(), "nvidia-smi shows the GPUs and the driver that are here"
     raise MissingPart(f"onnxruntime with provider={asked}", library or "it did not load", todo) from failed
 
 

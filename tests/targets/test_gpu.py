@@ -97,7 +97,7 @@ def test_a_build_without_cuda_is_refused_with_the_command(onnx_file: Path, needs
     assert refused.value.todo == "seatrial env create onnxruntime-gpu"
 
 
-@pytest.mark.skipif(bool(GPUS), reason="here it may load")
+@pytest.mark.skipif(HERE and bool(GPUS), reason="here it may load")
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "openvino"])
 def test_a_bundles_own_script_refuses_the_cpu_instead(
     onnx_file: Path, needs: Callable[..., None], provider: str
@@ -107,6 +107,12 @@ def test_a_bundles_own_script_refuses_the_cpu_instead(
     exec(get("onnxruntime").example(CUDA | {"provider": provider}), space)
     with pytest.raises(RuntimeError, match="ExecutionProvider did not load"):
         space["open_model"](onnx_file)
+
+
+def test_a_provider_that_fails_later_is_no_reason_to_take_the_cpu(onnx_file: Path, needs: Callable[..., None]) -> None:
+    needs("onnxruntime")
+    session: Any = get("onnxruntime").open(onnx_file, {"threads": 1})
+    assert not session._session._enable_fallback  # ONNX Runtime's own, which would go on with the CPU
 
 
 def test_a_bundle_for_the_cpu_says_nothing_of_gpus() -> None:
@@ -126,6 +132,37 @@ def test_a_figure_of_another_gpu_or_driver_is_another_devices() -> None:
     assert facts.fingerprint(here, runtime, {"B": 1}) == facts.fingerprint(newer, runtime, {"B": 1})
     # Figures of the CPU stay what they were before there was a GPU, or another driver.
     assert facts.fingerprint(here, runtime) == facts.fingerprint(facts.host_facts(), runtime)
+
+
+class Card:
+    """What the driver would say of a GPU, for `gpu.Meter`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.used, self.ours, self.cuda = 500, 0, False
+        monkeypatch.setattr(gpu, "_devices", lambda: [0])
+        monkeypatch.setattr(gpu, "_name", lambda device: "A")
+        monkeypatch.setattr(gpu, "_memory", lambda device: self)
+        monkeypatch.setattr(gpu, "_of_process", lambda device: self.ours)
+        monkeypatch.setattr(gpu, "_uses_cuda", lambda: self.cuda)
+
+
+def test_memory_that_others_take_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(monkeypatch)
+    meter = gpu.Meter()
+    card.used = 900
+    assert meter.read() == {}
+    card.cuda, card.ours = True, 120
+    assert meter.read() == {"A": 120}
+    card.ours = 90
+    assert meter.read() == {"A": 120}  # the most
+
+
+def test_memory_of_an_unknown_process_is_what_was_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In some containers the driver knows us by another id."""
+    card = Card(monkeypatch)
+    meter = gpu.Meter()
+    card.cuda, card.used = True, 900
+    assert meter.read() == {"A": 400}
 
 
 @pytest.mark.parametrize("settings", [{"provider": "cuda"}, {"device": "GPU"}, {"device": "AUTO"}])
@@ -153,8 +190,10 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(
         open_session("onnxruntime", onnx_file, CUDA)
     assert "cannot open shared object file" in refused.value.found or "CUDA failure 100" in refused.value.found
     assert refused.value.todo
-    with pytest.raises(MissingPart, match="onnxruntime with provider=cuda"):
+    with pytest.raises(MissingPart) as unmeasured:
         bench([onnx_file], settings={"provider": "cuda"}, quick=True)
+    # Asked where the provider lives, though by itself a raw file is opened here.
+    assert unmeasured.value.found == refused.value.found
 
 
 def test_tensorrt_without_its_library_is_one_clear_error(build: Path, onnx_file: Path) -> None:
