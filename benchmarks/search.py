@@ -42,6 +42,7 @@ class Alone(Roster):
     """A run's view of a roster: only what the run asked for itself comes to it, though others found it before."""
 
     asked: list[str]
+    told: int
 
     @contextmanager
     def claimed(self, model: str, values: dict[str, Any]) -> Iterator[bool]:
@@ -50,12 +51,10 @@ class Alone(Roster):
         if mine and model not in self.asked:
             self.asked.append(model)
 
-    def since(self, last: int = 0) -> list[tuple[int, Tried]]:
-        found = self.all()
-        return [(i, found[model]) for i, model in enumerate(self.asked, 1) if i > last and model in found]
-
-    def all(self) -> dict[str, Tried]:
-        return {one.model: one for _, one in super().since()}
+    def fresh(self) -> list[Tried]:
+        new, found = self.asked[self.told :], self.all()
+        self.told = len(self.asked)
+        return [found[model] for model in new if model in found]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def say(begun: float, ends: float) -> Any:
 
 def alone(exploring: Exploring) -> None:
     exploring.roster = Alone(exploring.store, exploring.key)
-    exploring.roster.asked = []
+    exploring.roster.asked, exploring.roster.told = [], 0
 
 
 def searched(folder: Path, method: str, seed: int, models: int, line: Any) -> Run:

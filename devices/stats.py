@@ -43,6 +43,8 @@ def block_stat(samples_ns: Sequence[float], stat: str = "median") -> float:
 
     if stat not in STATS:
         raise ValueError(f"unknown block statistic {stat!r}; one of {', '.join(STATS)}")
+    if len(samples_ns) == 1:
+        return float(samples_ns[0])
     return float(np.quantile(np.asarray(samples_ns, dtype=float), 0.5 if stat == "median" else 0.25))
 
 

@@ -62,6 +62,7 @@ def conclude(search: Exploring, command: str) -> Study:
         "confirmed": _confirmed(search, found),
         "more": _more(search, found),
     }
+    search.settle()
     best = found.trials[found.winners["best"]]
     study = Study.write(search.folder, found, Program.load(search.folder / best.work / "program"), facts)
     for name in search.deployments.targets:
@@ -106,7 +107,7 @@ def _each(search: Exploring, some: Sequence[Trial]) -> dict[str, dict[str, ndarr
     found: dict[str, dict[str, ndarray]] = {}
     with closing(Views(search.folder, document, search.store, {t.id: t for t in some})) as views:
         known = {**views.added, "accuracy": Objective("accuracy", "accuracy", "max")}
-        for name in search.goals.names:
+        for name in search.goals.names if some else ():
             for trial in some if name in known and views.labels() is not None else ():
                 values = views.each(known[name], trial)
                 if values is not None:

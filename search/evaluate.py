@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import SeatrialError
-from ..core.paths import whole_file
-from ..devices.arms import Arm
+from ..core.errors import NothingMeasured, SeatrialError, UsageError
+from ..core.paths import writing
 from ..devices.facts import cpu_flags
 from ..devices.results import effects
 from ..exporter.api import check_program, source_of
+from ..targets import require
 from . import race
 from .candidate import Candidate, candidates
 from .making import arm_of, making
@@ -23,10 +25,13 @@ from .models.api import Facts, Models, Result
 from .models.tasks import own_failure
 from .roster import Roster, Tried
 from .space import Values, values_id
-from .studyfile import Effort
-from .trials import Trial, feasible, work_of
+from .studyfile import Effort, StudyFile
+from .trials import AGAIN, Trial, feasible
 from .underway import Underway
 
+PRECISION = "precision"
+"""The variable of a deployment, beside those of the model."""
+TARGETS = ("onnxruntime", "openvino", "tflite")
 UNTRAINED = "-untrained"
 """Behind a model's key: the same graph before training, for its times."""
 TUNED = "-tuned"
@@ -50,6 +55,25 @@ class Deployments:
     targets: tuple[str, ...]
     precisions: tuple[str, ...]
     threads: int
+
+    @classmethod
+    def read(cls, study: StudyFile, effort: Effort, asked: str) -> Deployments:
+        """What a study file wants.
+
+        Raises:
+            UsageError: a precision that none of its targets runs on this CPU.
+        """
+        targets = study.targets or TARGETS
+        able = dict.fromkeys(p for target in targets for p in require(target).precisions(cpu_flags()))
+        wanted = study.precisions or tuple(p for p in able if p != "fp16")
+        for name in wanted:
+            if name not in able:
+                found = f"{name}: no target of it runs that on this CPU"
+                raise UsageError(f"{asked}: precisions", found, f"here they can: {', '.join(able)}")
+        if PRECISION in study.space:
+            found = "a variable `precision`"
+            raise UsageError(f"{asked}: space", found, "it is searched already: say precisions = [...]")
+        return cls(tuple(targets), tuple(wanted), effort.threads)
 
     def of(self, model: str) -> list[Candidate]:
         """The defaults of each target and precision."""
@@ -93,9 +117,9 @@ class Evaluator:
         with self.roster.claimed(model, dict(values)) as mine:
             if not mine:
                 return None
-            found = self.roster.all().get(model)  # another process may have done it meanwhile
+            found = self.roster.get(model)  # another process may have done it meanwhile
             if found is None:
-                found = Tried(model, dict(values), "failed", facts.error, "error")
+                found = Tried(model, dict(values), "failed", facts.error, facts.kind)
                 if facts.key is not None:
                     found = replace(do(values, facts, model), macs=facts.macs, parameters=facts.parameters)
                 self.roster.add(found)
@@ -103,17 +127,17 @@ class Evaluator:
 
     def _looked(self, values: Values, facts: Facts, model: str) -> Tried:
         result = self.models.untrained([values])[0]
-        return self._deployed(values, result, Tried(model, dict(values), "ok"), f"work/untrained/{facts.key}")
+        return self._deployed(values, result, Tried(model, dict(values), "ok"))
 
     def _evaluated(self, values: Values, facts: Facts, model: str) -> Tried:
         result = self._result(values)
         known = Tried(model, dict(values), "ok", trained=self.way)
         if result:
             known = replace(known, accuracy=result.accuracy, seconds=result.seconds or 0.0)
-        earlier = self.roster.all().get(f"{facts.key}{UNTRAINED}")
+        earlier = self.roster.get(f"{facts.key}{UNTRAINED}")
         # Times don't depend on weights: those of the untrained one stand, deployment by deployment.
         times = _renamed(earlier, self.deployments, model) if earlier else None
-        return self._deployed(values, result, known, work_of(model), times)
+        return self._deployed(values, result, known, times)
 
     def _tuned(self, values: Values, facts: Facts, model: str) -> Tried:
         with self.underway.timed("train"):
@@ -121,7 +145,7 @@ class Evaluator:
         known = Tried(model, dict(values), "ok", trained=FINETUNED, accuracy=result.accuracy)
         earlier = self.roster.all()[str(facts.key)]
         known = replace(known, seconds=result.seconds or 0.0)
-        return self._deployed(values, result, known, work_of(model), _renamed(earlier, self.deployments, model))
+        return self._deployed(values, result, known, _renamed(earlier, self.deployments, model))
 
     def _result(self, values: Values) -> Result | None:
         if self.way == GIVEN:
@@ -136,34 +160,33 @@ class Evaluator:
         values: Values,
         result: Result | None,
         known: Tried,
-        work: str,
         times: Mapping[str, float] | None = None,
     ) -> Tried:
         if result and result.status != "ok":
             return replace(known, status="failed", reason=result.reason, kind=result.kind)
         try:
             source = source_of(self.models.source(values, result))
-            made = self._made(values, source, known.model, work)
+            made = self._made(values, source, known.model)
         except SeatrialError as error:
             if not own_failure(error):
                 raise
             return replace(known, status="failed", reason=error.one_line, kind=getattr(error, "kind", "error"))
         able = feasible(made)
         if not able:
-            reasons = "; ".join(dict.fromkeys(str(t.reason) for t in made))
-            return replace(known, status="failed", reason=f"no deployment is feasible: {reasons}", kind="error")
+            return _failed(known, "no deployment is feasible", {t.kind or "error": str(t.reason) for t in made})
         if times is None:
-            times = self._timed(able, work)
+            times, failed = self._timed(able)
+            if not times:
+                return _failed(known, "no deployment could be timed", failed)
         return replace(known, times={t.id: times[t.id] for t in able if t.id in times})
 
-    def _made(self, values: Values, source: Any, model: str, work: str) -> list[Trial]:
+    def _made(self, values: Values, source: Any, model: str) -> list[Trial]:
         """The model's trials, stored as they come."""
         up, space = self.underway, self.deployments.of(model)
         trials = up.trials.all([c.id for c in space])
         if len(trials) == len(space):
             return list(trials.values())
-        where = up.folder / work
-        with making(up.folder, model, ALL_LOSS, up.limits, up.say, up.timed, where) as made:
+        with making(up.folder, model, ALL_LOSS, up.limits, up.say, up.timed) as made:
             check_program(made.capture(source, self.deployments.targets, self.data(values)))
             made.ready()
             for trial in made.prove_all([c for c in space if c.id not in trials]):
@@ -179,37 +202,53 @@ class Evaluator:
         most = {"calibration": effort.calibration}
         return {use: self.models.data(part, values, most.get(use, effort.examples)) for use, part in parts.items()}
 
-    def _timed(self, able: Sequence[Trial], work: str) -> dict[str, float]:
-        """Median ms of each, against the study's reference; those that failed are left out."""
+    def _timed(self, able: Sequence[Trial]) -> tuple[dict[str, float], dict[str, str]]:
+        """Median ms of each, against the study's reference, and why those failed that are left out, by kind."""
         up = self.underway
         up.say(f"timing {len(able)} deployments of {able[0].candidate.model}")
         with up.sitting("race", self.effort.seed) as sitting:
-            reference, base = self._reference(able, work)
-            arms = [reference, *(arm_of(up.folder, trial, work=work) for trial in able)]
-            launch = up.launch(sitting, arms, race.SCREEN_ROUNDS, able[0])
-            if base is None:
-                base = statistics.median(x for block in launch.arms[race.REFERENCE].blocks for x in block) / 1e6
-                self._keep_reference(able, work, base)
+            trial = self._reference(able)
+            arms = [arm_of(up.folder, trial, race.REFERENCE), *(arm_of(up.folder, each) for each in able)]
+            try:
+                up.launch(sitting, arms, race.SCREEN_ROUNDS, trial)
+            except NothingMeasured:
+                if up.trials.first_ms("race", race.REFERENCE) is not None:
+                    raise
+                self._reference_file.unlink()  # it never ran: another model is to be the reference
+        (launch,) = sitting.launches
         found = {t.id: effects([launch], race.REFERENCE, t.id, "median") for t in able}
-        return {id: base * math.exp(times[0]) for id, times in found.items() if times}
+        base = up.trials.first_ms("race", race.REFERENCE)
+        failed = {run.status: f"{name}: {run.reason}" for name, run in launch.arms.items() if not run.ok}
+        return {id: base * math.exp(times[0]) for id, times in found.items() if times and base}, failed
 
-    def _reference(self, able: Sequence[Trial], work: str) -> tuple[Arm, float | None]:
-        """The arm that every launch holds, and its median ms in the first of them, where there was one."""
-        up = self.underway
-        if self._reference_file.exists():
-            held = json.loads(self._reference_file.read_text())
-            trial = up.trials.all([held["trial"]])[held["trial"]]
-            return arm_of(up.folder, trial, race.REFERENCE, held["work"]), held["ms"]
-        return arm_of(up.folder, up.reference(able), race.REFERENCE, work), None
+    def _reference(self, able: Sequence[Trial]) -> Trial:
+        """What every launch holds; the first to time anything chooses it for all.
 
-    def _keep_reference(self, able: Sequence[Trial], work: str, ms: float) -> None:
-        held = {"trial": self.underway.reference(able).id, "work": work, "ms": ms}
-        with whole_file(self._reference_file) as part:
-            part.write_text(json.dumps(held))
+        It is written down before it is timed: a kill between the two leaves no launches of two references.
+        """
+        file = self._reference_file
+        if not file.exists():
+            text = json.dumps({"trial": self.underway.reference(able).id})
+            with (
+                writing(f"the study {self.underway.folder}"),
+                tempfile.NamedTemporaryFile("w", dir=file.parent) as part,
+            ):
+                part.write(text)
+                part.flush()
+                with suppress(FileExistsError):  # another process was faster: its choice stands
+                    os.link(part.name, file)
+        id = json.loads(file.read_text())["trial"]
+        return self.underway.trials.all([id])[id]
 
     @property
     def _reference_file(self) -> Path:
         return self.underway.work / "reference.json"
+
+
+def _failed(known: Tried, what: str, reasons: Mapping[str, str]) -> Tried:
+    """A failed model; of its deployments' failures the kind that another run may not have, where there is one."""
+    kind = min(reasons, key=lambda each: each not in AGAIN)
+    return replace(known, status="failed", reason=f"{what}: {'; '.join(dict.fromkeys(reasons.values()))}", kind=kind)
 
 
 def _renamed(earlier: Tried, deployments: Deployments, model: str) -> dict[str, float]:

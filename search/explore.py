@@ -11,23 +11,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UsageError
 from ..core.ids import content_id
 from ..core.paths import whole_file
 from ..core.process import Limits
-from ..devices.facts import cpu_flags, host_facts
+from ..devices.facts import host_facts
 from ..devices.sitting import PROTOCOL
 from ..devices.store import Store
 from ..targets import require
 from . import samplers, studyfile
 from .candidate import Candidate
 from .conclude import conclude
-from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, TUNED, UNTRAINED, Deployments, Evaluator
+from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, TUNED, UNTRAINED, Deployments, Evaluator
 from .findings import Latency
-from .folder import alone, study_folder
+from .folder import alone, study_folder, sweep
 from .goals import LOGARITHMIC, Goals
 from .goals import UNTRAINED as KNOWN_UNTRAINED
 from .kept import Kept
@@ -40,16 +40,15 @@ from .study import Study
 from .studyfile import Effort, StudyFile
 from .trials import Trial
 from .underway import Underway
-from .views import Views
+from .views import Views, row_of
 
 Say = Callable[[str], None]
-PRECISION = "precision"
-"""The variable of a deployment, beside those of the model."""
-TARGETS = ("onnxruntime", "openvino", "tflite")
 SCATTER = 0.012
 """Of one launch's ratio, as a standard deviation; see docs/measuring.md."""
 LOOKS = 3
 """Untrained models that are timed for each that is trained."""
+WAIT_S = 0.5
+"""Between two looks whether another process has ended with a model."""
 RANKED = 6
 """Models that are trained alone to see whether inherited weights rank alike."""
 
@@ -100,6 +99,7 @@ def explore(
     ) as exploring:
         exploring.run()
         with alone(exploring.folder):
+            sweep(exploring.folder)
             found = conclude(exploring, command)
     return Study(Path(output), found.document)
 
@@ -122,7 +122,7 @@ def opened(
     chosen = {key: value for key, value in (effort or {}).items() if value is not None}
     asked = f"the study file {file}"
     wanted = replace(study.search, **chosen)
-    deployments = _deployments(study, wanted, asked)
+    deployments = Deployments.read(study, wanted, asked)
     key = content_id(_deciding(study, wanted, deployments))
     folder = Path(output)
     goals = Goals.read(
@@ -148,19 +148,6 @@ def _added(folder: Path, key: str, store: str | None) -> dict[str, Objective]:
         return Kept(facts, key).all()
 
 
-def _deployments(study: StudyFile, effort: Effort, asked: str) -> Deployments:
-    targets = study.targets or TARGETS
-    able = dict.fromkeys(p for target in targets for p in require(target).precisions(cpu_flags()))
-    wanted = study.precisions or tuple(p for p in able if p != "fp16")
-    for name in wanted:
-        if name not in able:
-            found = f"{name}: no target of it runs that on this CPU"
-            raise UsageError(f"{asked}: precisions", found, f"here they can: {', '.join(able)}")
-    if PRECISION in study.space:
-        raise UsageError(f"{asked}: space", "a variable `precision`", "it is searched already: say precisions = [...]")
-    return Deployments(tuple(targets), tuple(wanted), effort.threads)
-
-
 def _deciding(study: StudyFile, effort: Effort, deployments: Deployments) -> list[Any]:
     """What would give other facts; objectives, constraints, the sampler and how much is searched are no part of it."""
     budgets = [vars(b) for b in (study.shared, study.budget, study.finetune)]
@@ -184,14 +171,15 @@ class Exploring(Underway):
         goals: Goals,
         deployments: Deployments,
     ) -> None:
-        super().__init__(folder, key, limits, say, store, socket.gethostname())
+        super().__init__(folder, key, limits, say, store, _host())
         self.study, self.effort, self.goals, self.deployments = study, effort, goals, deployments
         self.models = Models(study, self.work / "training", limits=limits, say=say)
         self.roster = Roster(self.store, key)
-        self.roster.forget_failed()
+        self.trials.forget_failed(self.roster.forget_failed())
         self.begun = time.monotonic()
-        self._read = 0
         self._own: list[Objective] = []
+        self._later: list[Tried] = []
+        self._elsewhere: dict[str, Values] = {}
         self.count = 0
 
     def run(self) -> None:
@@ -199,9 +187,16 @@ class Exploring(Underway):
         self.begin()
         self._take_in()
         while self.count < self.effort.evaluations and not self._late():
-            if not self._step():
-                break
+            others = [model for model in self.roster.others() if not model.endswith(UNTRAINED)]
+            # What others are at counts; should one of them end without it, it is ours to do.
+            if self.count + len(others) >= self.effort.evaluations or not self._step():
+                if not others:
+                    break
+                time.sleep(WAIT_S)
             self._take_in()
+        left = self.roster.others().keys()
+        while left & self.roster.others().keys():  # so that what they are at is there to be chosen
+            time.sleep(WAIT_S)
 
     def begin(self) -> None:
         """Train what models share, unless that is done; have samplers."""
@@ -220,13 +215,18 @@ class Exploring(Underway):
             return ALONE
         file = self.work / "fidelity.json"
         if not file.exists():
-            with alone(self.folder), self.timed("train"):
-                self.models.train_shared()
-                found = self.models.fidelity(self.models.spread(self._some(4 * RANKED), RANKED))
-                with whole_file(file) as part:
-                    part.write_text(json.dumps({"text": found.text, "n": found.n, "trusted": found.trusted}))
+            with alone(self.folder):
+                if not file.exists():  # another process may have done it while we waited
+                    self._rank(file)
         self.say(str(self.fidelity))
         return INHERITED if self._fidelity["trusted"] else FINETUNED
+
+    def _rank(self, file: Path) -> None:
+        with self.timed("train"):
+            self.models.train_shared()
+            found = self.models.fidelity(self.models.spread(self._some(4 * RANKED), RANKED))
+        with whole_file(file) as part:
+            part.write_text(json.dumps({"text": found.text, "n": found.n, "trusted": found.trusted}))
 
     @property
     def fidelity(self) -> str | None:
@@ -282,59 +282,80 @@ class Exploring(Underway):
             if values is None:
                 continue
             self.say(f"model {self.count + 1} of {self.effort.evaluations}, for {target}: {text_of(values)}")
-            found = self.evaluator.evaluate(values)
-            if found:
-                self._tell(found, values)
+            self._told(self.evaluator.evaluate(values), values)
             return True
         return False
 
     def _next(self, target: str) -> Values | None:
         """What a target's sampler asks for, after a look at untrained ones where training is dear."""
         sampler = self.samplers[target]
-        for other in self.roster.others():
-            self._each(other, lambda sampler, values, candidate: sampler.take(values))
+        self._keep_off()
         if sampler.cheap:
             for asked in sampler.propose(LOOKS):
                 values = _of_model(asked)
                 self.say(f"looking at a model before it is trained, for {target}: {text_of(values)}")
-                found = self.evaluator.look(values)
-                if found:
-                    self._tell(found, values)
+                self._told(self.evaluator.look(values), values)
+            self._take_in()
         asked_for = sampler.ask()
         return None if asked_for is None else _of_model(asked_for)
 
+    def _keep_off(self) -> None:
+        """Let samplers leave alone what other processes are at, and no longer what they have ended with."""
+        others = self.roster.others()
+        for model, values in {**self._elsewhere, **others}.items():
+            if model in others:
+                self._each(values, lambda sampler, values, candidate: sampler.take(values))
+            else:
+                self._each(values, lambda sampler, values, candidate: sampler.release(values))
+        self._elsewhere = others
+
+    def _told(self, found: Tried | None, values: Values) -> None:
+        """What a sampler must know of what it asked for and `_take_in` doesn't tell."""
+        if found is None:  # another process is at a model that builds the same graph
+            self._each(values, lambda sampler, values, candidate: sampler.release(values))
+            time.sleep(WAIT_S)
+        elif found.values != values:
+            self._tell([replace(found, values=dict(values))])
+
     def _take_in(self) -> None:
-        """Tell the samplers what came since, from this process and from others."""
-        for row, one in self.roster.since(self._read):
-            self._read = row
-            if one.model.endswith(TUNED):
-                continue  # of a search that had chosen already
-            self._tell(one, one.values)
-            if not one.model.endswith(UNTRAINED):
-                self.count += 1
-                self.say(self._line(one))
+        """Tell the samplers what came since, from this process and from others.
+
+        At the start, models that were only looked at since the last evaluation come after the next look: a run that
+        was killed between the two then looks at the same ones again, and goes on as it would have.
+        """
+        new = [*self._later, *self.roster.fresh()]
+        begun = self.count or self._later or not new
+        new = [one for one in new if not one.model.endswith(TUNED)]  # those are of a search that had chosen already
+        trained = [i for i, one in enumerate(new) if not one.model.endswith(UNTRAINED)]
+        cut = len(new) if begun else max(trained, default=-1) + 1
+        new, self._later = new[:cut], new[cut:]
+        self._tell(new)
+        for i in trained:
+            self.count += 1
+            self.say(self._line(new[i]))
 
     def _each(self, values: Values, do: Callable[[Sampler, Values, Candidate], None]) -> None:
         """For each deployment of a model, by its target's sampler."""
         for candidate in self.deployments.of(""):
             do(self.samplers[candidate.target], {**values, PRECISION: candidate.precision}, candidate)
 
-    def _tell(self, one: Tried, values: Values) -> None:
-        trials = self.trials.all([replace(c, model=one.model).id for c in self.deployments.of("")])
-        found = self.values(trials, {one.model: one})
-        untrained = one.model.endswith(UNTRAINED)
+    def _tell(self, many: Sequence[Tried]) -> None:
+        ids = [replace(c, model=one.model).id for one in many for c in self.deployments.of("")]
+        found = self.values(self.trials.all(ids), {one.model: one for one in many})
+        for one in many:
+            self._each(one.values, partial(self._tell_one, one, found))
 
-        def tell(sampler: Sampler, values: Values, candidate: Candidate) -> None:
-            id = replace(candidate, model=one.model).id
-            names = [n for n in sampler.names if n in sampler.cheap or not untrained]
-            if id not in one.times or any(id not in found[name] for name in names):
-                sampler.tell(values, failed=True)
-                return
-            costs = {name: self.goals.cost(name, found[name][id].value) for name in names}
-            errors = {name: SCATTER * cost for name, cost in costs.items() if name == "latency_ms"}
-            sampler.tell(values, costs, errors)
-
-        self._each(values, tell)
+    def _tell_one(
+        self, one: Tried, found: Mapping[str, Mapping[str, Estimate]], sampler: Sampler, values: Values, of: Candidate
+    ) -> None:
+        id, untrained = replace(of, model=one.model).id, one.model.endswith(UNTRAINED)
+        names = [n for n in sampler.names if n in sampler.cheap or not untrained]
+        if id not in one.times or any(id not in found[name] for name in names):
+            sampler.tell(values, failed=True)
+            return
+        costs = {name: self.goals.cost(name, found[name][id].value) for name in names}
+        errors = {name: SCATTER * cost for name, cost in costs.items() if name == "latency_ms"}
+        sampler.tell(values, costs, errors)
 
     def values(
         self, trials: Mapping[str, Trial], models: Mapping[str, Tried], latency: Mapping[str, Latency] = {}
@@ -362,26 +383,10 @@ class Exploring(Underway):
         return words + (f"fastest {fastest:.4g} ms" if fastest else "not timed")
 
 
-def row_of(trial: Trial, model: Tried, latency: Latency | None = None) -> dict[str, Any]:
-    """What is known of a deployment, as `Views` read it: without a `latency`, its time in one launch."""
-    return {
-        "id": trial.id,
-        "model": trial.candidate.model,
-        "target": trial.candidate.target,
-        "settings": dict(trial.candidate.settings),
-        "status": trial.status,
-        "latency_ms": latency.ms if latency else model.times.get(trial.id),
-        "latency_low_ms": latency.low_ms if latency else None,
-        "latency_high_ms": latency.high_ms if latency else None,
-        "launches": latency.launches if latency else 1,
-        "accuracy": trial.accuracy,
-        "agreement": trial.agreement,
-        "sqnr_db": trial.sqnr_db,
-        "size_bytes": trial.size_bytes,
-        "load_ms": trial.load_ms,
-        "macs": model.macs,
-        "parameters": model.parameters,
-    }
+def _host() -> str:
+    """A short name of this machine for the numbering of its launches."""
+    name = socket.gethostname()
+    return name if len(name) <= 24 else f"{name[:16]}-{content_id(name)[:7]}"
 
 
 def _of_model(values: Values) -> Values:

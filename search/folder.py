@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..core.errors import UsageError
-from ..core.paths import check_free, replace_folder, whole_folder, writing
+from ..core.errors import SeatrialError, UsageError
+from ..core.paths import check_free, replace_folder, writing
 
 NEW, OLD = ".seatrial-new", ".seatrial-old"
 
@@ -44,26 +45,49 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a kill while packing left; only where nobody else packs."""
+    for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def how_anew(folder: Path) -> str:
     """What to do to begin anew where a search works: with `overwrite` it goes on in the folder beside."""
     return f"delete {folder}" if folder.name.endswith(NEW) else "add --overwrite"
 
 
 def _begin(folder: Path, key: str) -> None:
-    """A new folder with the key, or one that this very search left behind."""
-    mark = folder / "work" / "key"
-    if mark.exists():
-        if mark.read_text() == key:
-            return
-        found = "it holds a search of other arguments, other files beside the model, another machine or runtime version"
-        todo = "give the same arguments to go on with it, another -o, or --overwrite"
-        raise UsageError(f"the output {folder}", found, todo)
+    """A new folder with the key, or one that this very search left behind, or just began in another process."""
+    if _is_begun(folder, key):
+        return
     empty = folder.is_dir() and not any(folder.iterdir())  # it may be the working folder
-    check_free(folder, overwrite=empty)
-    with whole_folder(folder / "work" if empty else folder) as part:
-        work = part if empty else part / "work"
-        work.mkdir(exist_ok=True)
-        (work / "key").write_text(key)
+    try:
+        check_free(folder, overwrite=empty)
+        place = (folder / "work" if empty else folder).resolve()
+        part = _beside(place, f".{secrets.token_hex(4)}.part")
+        try:
+            with writing(f"the output {folder}"):
+                work = part if empty else part / "work"
+                work.mkdir(parents=True)
+                (work / "key").write_text(key)
+                part.rename(place)  # refused where another process was faster: what it has begun is never replaced
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except SeatrialError:
+        if not _is_begun(folder, key):
+            raise
+
+
+def _is_begun(folder: Path, key: str) -> bool:
+    mark = folder / "work" / "key"
+    if not mark.exists():
+        return False
+    if mark.read_text() == key:
+        return True
+    found = "it holds a search of other arguments, other files beside the model, another machine or runtime version"
+    raise UsageError(
+        f"the output {folder}", found, "give the same arguments to go on with it, another -o, or --overwrite"
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.errors import UsageError
-from ..devices.store import Store, insert_once, metadata
+from ..devices.store import Store, metadata
 from .objectives import Objective
 
 objectives = sa.Table(
@@ -43,8 +43,7 @@ class Kept:
             UsageError: another one has that name.
         """
         row = {"study": self.study, "name": objective.name, "data": json.dumps(asdict(objective))}
-        with self.store.begin() as connection:
-            connection.execute(insert_once(self.store.engine, objectives).values(**row))
+        self.store.put(objectives, [row])
         held = self.all()[objective.name]
         if (held.id, held.direction, held.targets) != (objective.id, objective.direction, objective.targets):
             found = f"the study has one of that name: {held.text}"
@@ -53,8 +52,7 @@ class Kept:
     def all(self) -> dict[str, Objective]:
         """By name, in the order of their names."""
         query = sa.select(objectives.c.data).where(objectives.c.study == self.study).order_by(objectives.c.name)
-        with self.store.begin() as connection:
-            rows = [json.loads(data) for (data,) in connection.execute(query)]
+        rows = [json.loads(data) for (data,) in self.store.ask(query)]
         return {row["name"]: Objective.from_dict(row) for row in rows}
 
     def score(self, objective: str, found: dict[str, dict[str, Any]]) -> None:
@@ -63,13 +61,10 @@ class Kept:
             {"study": self.study, "objective": objective, "candidate": candidate, "data": json.dumps(data)}
             for candidate, data in found.items()
         ]
-        if rows:
-            with self.store.begin() as connection:
-                connection.execute(insert_once(self.store.engine, scores), rows)
+        self.store.put(scores, rows)
 
     def scores(self, objective: str) -> dict[str, dict[str, Any]]:
         """What is known under an objective's id, by candidate."""
         query = sa.select(scores.c.candidate, scores.c.data)
         query = query.where(scores.c.study == self.study, scores.c.objective == objective)
-        with self.store.begin() as connection:
-            return {candidate: json.loads(data) for candidate, data in connection.execute(query)}
+        return {candidate: json.loads(data) for candidate, data in self.store.ask(query)}

@@ -32,7 +32,6 @@ class Making:
         limits: of each converter.
         say: takes one line about each step as it starts.
         timed: gives the context in which a stage of this name runs.
-        work: where the files go; by default `trials.work_of` the model.
     """
 
     def __init__(
@@ -43,11 +42,10 @@ class Making:
         limits: Limits,
         say: Say,
         timed: Timed = lambda stage: nullcontext(),
-        work: Path | None = None,
     ) -> None:
         self.folder, self.model, self.max_drop, self.limits = folder, model, max_drop, limits
         self.say, self.timed = say, timed
-        self.work = work or folder / work_of(model)
+        self.work = folder / work_of(model)
         self.builder = Builder(self.work, limits, say)
 
     def capture(self, source: Source, targets: Sequence[str], data: Mapping[str, Path]) -> Program:
@@ -91,7 +89,8 @@ class Making:
 
     def _prove(self, candidate: Candidate, made: Artifact | SeatrialError) -> Trial:
         if isinstance(made, SeatrialError):
-            return Trial(candidate, "failed", f"{made.asked}: {made.found}")
+            kind = getattr(made, "kind", "error")
+            return Trial(candidate, "failed", f"{made.asked}: {made.found}", kind=kind)
         self.say(f"proving {candidate.label}")
         with self.timed("prove"):
             proof = self.prover.prove(made, [dict(candidate.settings)])[0]
@@ -99,7 +98,8 @@ class Making:
 
     def _trial(self, candidate: Candidate, made: Artifact, proof: Proof) -> Trial:
         if proof.error or proof.outputs is None:
-            return Trial(candidate, "failed", proof.error.found if proof.error else "it gave no outputs")
+            found = proof.error.found if proof.error else "it gave no outputs"
+            return Trial(candidate, "failed", found, kind=getattr(proof.error, "kind", "error"))
         return Trial(
             candidate,
             "ok" if proof.ok else "infeasible",
@@ -126,18 +126,15 @@ def making(*args: object, **options: object) -> Iterator[Making]:
         made.builder.close()
 
 
-def arm_of(folder: Path, trial: Trial, name: str | None = None, work: str | None = None) -> Arm:
-    """A trial's artifact as an arm of a measurement, which is called after the trial unless it has a `name`.
-
-    Its model's samples lie in `work`, where that isn't the model's usual folder.
-    """
+def arm_of(folder: Path, trial: Trial, name: str | None = None) -> Arm:
+    """A trial's artifact as an arm of a measurement, which is called after the trial unless it has a `name`."""
     return Arm(
         name or trial.id,
         trial.candidate.target,
         str((folder / str(trial.artifact)).resolve()),
         str(trial.artifact_id),
         dict(trial.candidate.settings),
-        str((folder / (work or trial.work) / INPUTS).resolve()),
+        str((folder / trial.work / INPUTS).resolve()),
         str((folder / str(trial.outputs)).resolve()),
         trial.candidate.precision,
     )

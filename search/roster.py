@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from ..devices.store import Store, insert_once, metadata
+from ..core.errors import NotWritten
+from ..devices.store import Store, batches, insert_once, metadata
+from .trials import AGAIN
 
 tried = sa.Table(
     "models",
@@ -30,12 +34,12 @@ claims = sa.Table(
     metadata,
     sa.Column("study", sa.String(64), primary_key=True),
     sa.Column("model", sa.String(64), primary_key=True),
-    sa.Column("owner", sa.String(128), nullable=False),
-    sa.Column("until", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("owner", sa.String(128), nullable=False),  # `HERE`, process, when that began
+    sa.Column("until", sa.Float, nullable=False),  # seconds since the epoch, by the database's clock where it has one
     sa.Column("data", sa.Text, nullable=False),  # JSON of its values
 )
 LEASE_S = 60.0
-"""A claim that nobody renewed for so long is free again: its owner is dead, or its machine is."""
+"""A claim from another machine that nobody renewed for so long is free: its owner is dead, or its machine is."""
 
 
 @dataclass(frozen=True)
@@ -74,37 +78,50 @@ class Roster:
 
     def __init__(self, store: Store, study: str) -> None:
         self.store, self.study = store, study
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}"
+        self.owner = _owner(os.getpid())
+        self._seen: set[tuple[int, str]] = set()
         store.create([tried, claims])
 
     def add(self, one: Tried) -> None:
         """Keep what became of a model; what is there stays."""
-        row = {"study": self.study, "model": one.model, "data": json.dumps(asdict(one))}
-        with self.store.begin() as connection:
-            connection.execute(insert_once(self.store.engine, tried).values(**row))
+        self.store.put(tried, [{"study": self.study, "model": one.model, "data": json.dumps(asdict(one))}])
 
-    def since(self, last: int = 0) -> list[tuple[int, Tried]]:
-        """What came after a row, oldest first, each with its row's number."""
-        query = sa.select(tried.c.id, tried.c.data).where(tried.c.study == self.study, tried.c.id > last)
-        with self.store.begin() as connection:
-            return [(id, Tried(**json.loads(data))) for id, data in connection.execute(query.order_by(tried.c.id))]
+    def get(self, model: str) -> Tried | None:
+        """What became of a model; None where nothing did yet."""
+        query = sa.select(tried.c.data).where(tried.c.study == self.study, tried.c.model == model)
+        found = self.store.ask(query)
+        return Tried(**json.loads(found[0][0])) if found else None
+
+    def fresh(self) -> list[Tried]:
+        """What came since the last call, from this process and from others, oldest first."""
+        # Not by the highest number so far: a database gives numbers before rows can be seen, in another order.
+        query = sa.select(tried.c.id, tried.c.model).where(tried.c.study == self.study).order_by(tried.c.id)
+        new = [(id, model) for id, model in self.store.ask(query) if (id, model) not in self._seen]
+        self._seen |= set(new)
+        found: list[Tried] = []
+        for some in batches([id for id, _ in new]):
+            query = sa.select(tried.c.data).where(tried.c.id.in_(some)).order_by(tried.c.id)
+            found += [Tried(**json.loads(data)) for (data,) in self.store.ask(query)]
+        return found
 
     def all(self) -> dict[str, Tried]:
         """All models by key, oldest first."""
-        return {one.model: one for _, one in self.since()}
+        query = sa.select(tried.c.data).where(tried.c.study == self.study).order_by(tried.c.id)
+        return {one.model: one for (data,) in self.store.ask(query) for one in [Tried(**json.loads(data))]}
 
-    def forget_failed(self) -> None:
-        """Drop the failures that another run may not have: for want of time or memory, or a kill."""
-        again = [one.model for one in self.all().values() if one.kind in ("timeout", "oom", "signal")]
-        gone = sa.and_(tried.c.study == self.study, tried.c.model.in_(again))
-        with self.store.begin() as connection:
-            connection.execute(sa.delete(tried).where(gone))
+    def forget_failed(self) -> list[str]:
+        """Drop the failures that another run may not have, for want of time or memory, or a kill; their models."""
+        again = [one.model for one in self.all().values() if one.kind in AGAIN]
+        for some in batches(again):
+            self.store.write(sa.delete(tried).where(tried.c.study == self.study, tried.c.model.in_(some)))
+        return again
 
-    def others(self) -> list[dict[str, Any]]:
-        """Values of the models that other processes work on just now."""
-        mine = sa.and_(claims.c.study == self.study, claims.c.owner != self.owner, claims.c.until > time.time())
-        with self.store.begin() as connection:
-            return [json.loads(data) for (data,) in connection.execute(sa.select(claims.c.data).where(mine))]
+    def others(self) -> dict[str, dict[str, Any]]:
+        """Values of the models that other processes work on just now, by key."""
+        query = sa.select(claims.c.model, claims.c.owner, claims.c.data)
+        query = query.where(claims.c.study == self.study, claims.c.owner != self.owner)
+        found = self.store.ask(query.where(self._held))
+        return {model: json.loads(data) for model, owner, data in found if _alive(owner) is not False}
 
     @contextmanager
     def claimed(self, model: str, values: dict[str, Any]) -> Iterator[bool]:
@@ -116,7 +133,8 @@ class Roster:
 
         def renew() -> None:
             while not done.wait(LEASE_S / 4):
-                self._renew(model)
+                with suppress(NotWritten):  # the next one may find the database again; the work itself will say it
+                    self.store.write(sa.update(claims).where(self._mine(model)).values(until=self._now + LEASE_S))
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
@@ -125,24 +143,80 @@ class Roster:
         finally:
             done.set()
             thread.join()
-            with self.store.begin() as connection:
-                connection.execute(sa.delete(claims).where(self._mine(model)))
+            self.store.write(sa.delete(claims).where(self._mine(model)))
 
     def _mine(self, model: str) -> Any:
         return sa.and_(claims.c.study == self.study, claims.c.model == model, claims.c.owner == self.owner)
 
-    def _claim(self, model: str, values: dict[str, Any]) -> bool:
-        now = time.time()
-        row = {"study": self.study, "model": model, "owner": self.owner, "until": now + LEASE_S}
-        stale = sa.and_(claims.c.study == self.study, claims.c.model == model, claims.c.until < now)
-        with self.store.begin() as connection:
-            connection.execute(sa.delete(claims).where(stale))
-            connection.execute(insert_once(self.store.engine, claims).values(**row, data=json.dumps(values)))
-            return connection.execute(sa.select(claims.c.owner).where(self._mine(model))).first() is not None
+    @property
+    def _now(self) -> Any:
+        """Of the database's clock: those of several machines may differ by more than a lease."""
+        if self.store.engine.dialect.name == "postgresql":
+            return sa.extract("epoch", sa.func.clock_timestamp())
+        return time.time()
 
-    def _renew(self, model: str) -> None:
-        try:
-            with self.store.begin() as connection:
-                connection.execute(sa.update(claims).where(self._mine(model)).values(until=time.time() + LEASE_S))
-        except sa.exc.SQLAlchemyError:
-            pass  # the next renewal may find the database again; the work itself will say it
+    @property
+    def _held(self) -> Any:
+        """Claims that hold: of a living process of this machine whatever the clock says, of others until they end."""
+        return sa.or_(claims.c.until > self._now, claims.c.owner.startswith(f"{HERE}:", autoescape=True))
+
+    def _claim(self, model: str, values: dict[str, Any]) -> bool:
+        this = sa.and_(claims.c.study == self.study, claims.c.model == model)
+        row = {"study": self.study, "model": model, "owner": self.owner, "data": json.dumps(values)}
+
+        def take(connection: sa.Connection) -> bool:
+            connection.execute(insert_once(self.store.engine, claims).values(**row, until=self._now + LEASE_S))
+            found = connection.execute(sa.select(claims.c.owner, self._held).where(this)).first()
+            if found is None:
+                return take(connection)  # given back between the two statements
+            owner, held = found
+            if owner != self.owner and (not held or _alive(owner) is False):
+                # Only as long as it is that owner's: another process may see the same and take it first.
+                free = sa.and_(this, claims.c.owner == owner)
+                connection.execute(sa.update(claims).where(free).values(**row, until=self._now + LEASE_S))
+                owner = connection.execute(sa.select(claims.c.owner).where(this)).scalar_one()
+            return bool(owner == self.owner)
+
+        return self.store.do(take)
+
+
+def _here() -> str:
+    """This machine since its start, and this container on it: where a process's number means that process."""
+    words = [socket.gethostname()[:63]]
+    if sys.platform == "linux":
+        with suppress(OSError):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+            words += [boot, str(os.stat("/proc/self/ns/pid").st_ino)]
+    return "/".join(words)
+
+
+HERE = _here()
+
+
+def _owner(pid: int) -> str:
+    """A process of this machine; the same number used again is another."""
+    return f"{HERE}:{pid}:{_begun(pid)}"
+
+
+def _begun(pid: int) -> str | None:
+    """When a process began; None where it has ended, also where its parent hasn't asked how."""
+    import psutil
+
+    if sys.platform != "linux":
+        with suppress(psutil.Error):
+            return f"{psutil.Process(pid).create_time():.2f}"
+        return None
+    try:  # in ticks since the machine's start: the wall clock may be set anew
+        state, *words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else words[18]
+
+
+def _alive(owner: str) -> bool | None:
+    """Whether a claim's owner still runs; None where it is on another machine."""
+    here, _, rest = owner.partition(":")
+    if here != HERE:
+        return None
+    pid, _, begun = rest.partition(":")
+    return _begun(int(pid)) == begun

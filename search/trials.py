@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..devices.launches import ArmRun, Launch
-from ..devices.store import Store, insert_once, metadata
+from ..devices.stats import block_stat
+from ..devices.store import Store, batches, in_session, measurements, metadata
 from .candidate import Candidate
 
 trials = sa.Table(
@@ -21,6 +22,20 @@ trials = sa.Table(
     sa.Column("candidate", sa.String(64), primary_key=True),
     sa.Column("data", sa.Text, nullable=False),  # JSON of a Trial
 )
+medians = sa.Table(
+    "medians",
+    metadata,
+    sa.Column("measurement", sa.Integer, primary_key=True),  # its id
+    sa.Column("session", sa.String(64), nullable=False, index=True),
+    sa.Column("launch", sa.Integer, nullable=False),
+    sa.Column("arm", sa.String(128), nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),  # JSON: ns of each block; derived, so that many launches are read fast
+)
+AGAIN = ("timeout", "oom", "signal")
+"""Kinds of failures that another run may not have."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,7 @@ class Trial:
         candidate: what was tried.
         status: ``ok``, ``infeasible`` (it runs, and a check said no) or ``failed``.
         reason: why it isn't ok.
+        kind: of a failure to convert or quantize: ``error``, ``timeout``, ``oom``, ``signal``.
         artifact: path of the model's main file within the study's folder.
         artifact_id: content id of its files.
         route: the converters that made it.
@@ -54,6 +70,7 @@ class Trial:
     size_bytes: int | None = None
     proof: dict[str, Any] | None = None
     load_ms: float | None = None
+    kind: str | None = None
 
     @property
     def id(self) -> str:
@@ -92,40 +109,79 @@ class Trials:
 
     def __init__(self, store: Store, study: str, host: str = "") -> None:
         self.store, self.study, self.host = store, study, host
-        store.create([trials])
+        store.create([trials, medians])
 
     def add(self, trial: Trial) -> None:
         """Keep a trial; one that is there already stays."""
         data = json.dumps(asdict(trial))
-        with self.store.begin() as connection:
-            row = {"study": self.study, "candidate": trial.id, "data": data}
-            connection.execute(insert_once(self.store.engine, trials).values(**row))
+        self.store.put(trials, [{"study": self.study, "candidate": trial.id, "data": data}])
 
-    def forget_failed(self) -> None:
-        """Drop the trials that failed, so that they are tried again; what is infeasible stays."""
-        failed = [id for id, trial in self.all().items() if trial.status == "failed"]
-        gone = sa.and_(trials.c.study == self.study, trials.c.candidate.in_(failed))
-        with self.store.begin() as connection:
-            connection.execute(sa.delete(trials).where(gone))
+    def forget_failed(self, models: Collection[str] | None = None) -> None:
+        """Drop the trials that failed, so that they are tried again; what is infeasible stays.
+
+        Args:
+            models: only those of these models.
+        """
+        able = [t for t in self.all().values() if models is None or t.candidate.model in models]
+        failed = [t.id for t in able if t.status == "failed"]
+        for some in batches(failed):
+            self.store.write(sa.delete(trials).where(trials.c.study == self.study, trials.c.candidate.in_(some)))
 
     def all(self, ids: Sequence[str] | None = None) -> dict[str, Trial]:
         """All trials by candidate id, or those of these ids."""
         query = sa.select(trials.c.data).where(trials.c.study == self.study)
-        query = query if ids is None else query.where(trials.c.candidate.in_(ids))
-        with self.store.begin() as connection:
-            rows = [json.loads(data) for (data,) in connection.execute(query)]
-        found = [_trial(row) for row in rows]
+        queries = [query] if ids is None else [query.where(trials.c.candidate.in_(some)) for some in batches(ids)]
+        found = [_trial(json.loads(data)) for each in queries for (data,) in self.store.ask(each)]
         return {trial.id: trial for trial in found}
 
     def launches(self, stage: str) -> list[Launch]:
         """The stored launches of a stage, oldest first."""
         launches: dict[tuple[str, int], Launch] = {}
-        for row in self.store.sessions(self.session(stage).partition("@")[0]):
+        for row in self.store.sessions(self._stage(stage)):
             samples = row["samples"]
             blank = Launch(row["launch"], samples["seed"], samples["order"], {}, row["created"])
             launch = launches.setdefault((row["session"], row["launch"]), blank)
             launch.arms[row["arm"]] = ArmRun(**samples["run"])
         return [launches[key] for key in sorted(launches)]
+
+    def runs(self, stage: str, arms: Sequence[str]) -> list[ArmRun]:
+        """The stored runs of some arms in a stage, oldest first."""
+        query = sa.select(measurements.c.id).where(in_session(self._stage(stage)))
+        ids = [id for some in batches(arms) for (id,) in self.store.ask(query.where(measurements.c.arm.in_(some)))]
+        rows = [row for some in batches(sorted(ids)) for row in self.store.find(id=list(some))]
+        return [ArmRun(**row["samples"]["run"]) for row in rows]
+
+    def outlines(self, stage: str) -> list[Launch]:
+        """As `launches`, where each block has its median for its only sample: what orders thousands of candidates."""
+        self.outline(stage)
+        query = sa.select(medians).where(in_session(self._stage(stage), medians))
+        launches: dict[tuple[str, int], Launch] = {}
+        for row in self.store.ask(query.order_by(medians.c.session, medians.c.launch)):
+            launch = launches.get((row.session, row.launch))
+            if launch is None:
+                launch = launches[row.session, row.launch] = Launch(row.launch, "", [], {}, row.created)
+            blocks = [[ns] for ns in json.loads(row.data)]
+            launch.arms[row.arm] = ArmRun(row.arm, "", row.status, row.reason, blocks=blocks)
+        return list(launches.values())
+
+    def outline(self, stage: str) -> None:
+        """Write the medians of the launches that have none yet; cheap after each launch, dear after thousands."""
+        known = sa.select(medians.c.measurement)
+        query = sa.select(measurements.c.id).where(in_session(self._stage(stage)), measurements.c.id.not_in(known))
+        for ids in batches([id for (id,) in self.store.ask(query)]):
+            self.store.put(medians, [_outline(row) for row in self.store.find(id=list(ids))])
+
+    def first_ms(self, stage: str, arm: str) -> float | None:
+        """Median time of one inference in the first launch of a stage in which an arm produced."""
+        query = sa.select(measurements.c.id).where(in_session(self._stage(stage)))
+        query = query.where(measurements.c.arm == arm, measurements.c.status == "ok").order_by(measurements.c.id)
+        for (id,) in self.store.ask(query.limit(1)):
+            (row,) = self.store.find(id=[id])
+            return block_stat([ns for block in row["samples"]["run"]["blocks"] for ns in block]) / 1e6
+        return None
+
+    def _stage(self, stage: str) -> str:
+        return self.session(stage).partition("@")[0]
 
     def session(self, stage: str) -> str:
         """The session that a stage's launches are stored under."""
@@ -137,6 +193,13 @@ def _trial(row: dict[str, Any]) -> Trial:
     settings = dict(candidate["settings"])
     made = Candidate.of(candidate["target"], candidate["precision"], settings, candidate.get("model", ""))
     return Trial(**{**row, "candidate": made})
+
+
+def _outline(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `medians` for a measurement."""
+    same = ("session", "launch", "arm", "status", "reason", "created")
+    data = [block_stat(block) for block in row["samples"]["run"]["blocks"]]
+    return {"measurement": row["id"], **{name: row[name] for name in same}, "data": json.dumps(data)}
 
 
 def work_of(model: str) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import NothingMeasured
+from ..core.paths import whole_file, writing
 from ..core.process import Limits
 from ..devices.arms import Arm, Plan
 from ..devices.launches import Launch
 from ..devices.sitting import Sitting
 from ..devices.store import Store
 from . import race
+from .carry import carry
+from .folder import sweep
 from .making import arm_of
 from .trials import Trial, Trials
 
@@ -34,7 +37,7 @@ class Underway:
         limits: of each converter.
         say: takes one line about each step as it starts.
         store: where facts are kept, as a URL; by default a file in the folder.
-        host: see `Trials`.
+        host: see `Trials`; other processes may be at the same search.
     """
 
     def __init__(
@@ -42,10 +45,21 @@ class Underway:
     ) -> None:
         self.folder, self.key, self.limits, self.say = folder, key, limits, say
         self.work = folder / "work"
-        for left in (*folder.glob(".*.part"), *folder.glob(".*.old")):  # a kill while packing
-            shutil.rmtree(left, ignore_errors=True)
-        self.store = Store(store or folder / "facts.sqlite")
+        if not host:
+            sweep(folder)
+        own = folder / "facts.sqlite"
+        self.store = Store(store or own)
+        self.elsewhere = self.store.url != f"sqlite:///{own.absolute()}"
+        if self.elsewhere and own.exists():  # of an earlier run that kept them there
+            with closing(Store(own)) as earlier:
+                carry(earlier, self.store, key)
         self.trials = Trials(self.store, key, host)
+
+    def settle(self) -> None:
+        """Let the study's folder hold its facts, where they are kept elsewhere: it is read without them."""
+        if self.elsewhere:
+            with closing(Store(self.folder / "facts.sqlite")) as own:
+                carry(self.store, own, self.key, newest=True)
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +74,13 @@ class Underway:
         try:
             yield
         finally:
-            costs = self.seconds()
-            costs[stage] = costs.get(stage, 0.0) + time.monotonic() - start
-            part = self.work / "costs.json.part"
-            part.write_text(json.dumps(costs))
-            part.replace(self.work / "costs.json")
+            took = time.monotonic() - start
+            with writing(f"the study {self.folder}"), (self.work / "costs.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                costs = self.seconds()
+                costs[stage] = costs.get(stage, 0.0) + took
+                with whole_file(self.work / "costs.json") as part:
+                    part.write_text(json.dumps(costs))
 
     def seconds(self) -> dict[str, float]:
         """What each stage took, over all runs of this search; of a killed one, its finished steps."""
@@ -99,6 +115,7 @@ class Underway:
         """
         with self.timed("measure"):
             launch = sitting.launch(arms, rounds=rounds)
+            self.trials.outline("race")
         run = launch.arms[race.REFERENCE]
         if not run.ok:
             found = f"the reference {reference.candidate.label} failed while it was timed: {run.reason}"

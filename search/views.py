@@ -16,9 +16,11 @@ from ..exporter.decision.decide import rows_of, rule_of, scores
 from ..exporter.decision.rule import kind_of, softmax
 from ..exporter.inspect import inspect
 from ..exporter.program import Program
+from .findings import Latency
 from .kept import Kept
 from .objectives import BUILT_IN, MEASURES, Estimate, Objective, costs, mean, measured, share, timed
 from .replay import function_values, replayed_file
+from .roster import Tried
 from .trials import Trial, Trials, work_of
 
 if TYPE_CHECKING:
@@ -172,10 +174,9 @@ class Views:
         trials = Trials(self._store, self.document["key"])
         for stage in ("race", "confirm"):
             seen: dict[str, list[ArmRun]] = {}
-            for launch in trials.launches(stage):
-                for id, run in launch.arms.items():
-                    if run.ok:
-                        seen.setdefault(id, []).append(run)
+            for run in trials.runs(stage, list(self.trials)):
+                if run.ok:
+                    seen.setdefault(run.name, []).append(run)
             runs |= seen
         value = _p95 if name == "latency_p95_ms" else _peak
         found = {id: [x for run in each if (x := value(run)) is not None] for id, each in runs.items()}
@@ -282,6 +283,28 @@ class Views:
         """Give the store's connections back."""
         if "_store" in self.__dict__ and self._given is None:
             self._store.close()
+
+
+def row_of(trial: Trial, model: Tried, latency: Latency | None = None) -> dict[str, Any]:
+    """What is known of a deployment, as `Views` read it: without a `latency`, its time in one launch."""
+    return {
+        "id": trial.id,
+        "model": trial.candidate.model,
+        "target": trial.candidate.target,
+        "settings": dict(trial.candidate.settings),
+        "status": trial.status,
+        "latency_ms": latency.ms if latency else model.times.get(trial.id),
+        "latency_low_ms": latency.low_ms if latency else None,
+        "latency_high_ms": latency.high_ms if latency else None,
+        "launches": latency.launches if latency else 1,
+        "accuracy": trial.accuracy,
+        "agreement": trial.agreement,
+        "sqnr_db": trial.sqnr_db,
+        "size_bytes": trial.size_bytes,
+        "load_ms": trial.load_ms,
+        "macs": model.macs,
+        "parameters": model.parameters,
+    }
 
 
 def _p95(run: ArmRun) -> float | None:

@@ -6,6 +6,7 @@ Each method gives what is in the work folder, and makes what isn't: the same cal
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,12 +39,14 @@ class Facts:
         macs: multiplications with an addition, of convolutions and matrix products; None for a model of a pool.
         parameters: how many; None for a model of a pool.
         error: why it can't be built.
+        kind: of that failure: ``error``, ``timeout``, ``oom``, ``signal``.
     """
 
     key: str | None
     macs: int | None = None
     parameters: int | None = None
     error: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Models:
         failed = self._batch("facts", [(todo[id], places[id]) for id in todo], {}, self.limits, "building candidates")
         for id, values in todo.items():
             if error := failed.get(places[id]):
-                self._known[id] = Facts(None, error=error.one_line)
+                self._known[id] = Facts(None, error=error.one_line, kind=getattr(error, "kind", "error"))
             else:
                 found = json.loads(places[id].read_text())
                 others = [[name, values.get(name)] for name in self.study.training]
@@ -314,7 +317,8 @@ class Models:
     def _call(self, task: str, args: Mapping[str, Any], limits: Limits, label: str) -> dict[str, Any]:
         self.say(label)
         args = {"study": self.study.for_child, **args}
-        log = self.folder / "log" / f"{task}-{content_id(args)}"
+        # Another process may be asked the same at the same time, perhaps on another machine.
+        log = self.folder / "log" / f"{task}-{content_id(args)}-{secrets.token_hex(4)}"
         with lease.shared(purpose=label, progress=self.say):
             return process.call(f"{_TASKS}:{task}", args, workdir=log, limits=limits, label=label, env=_PATIENT)
 

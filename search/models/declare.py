@@ -67,7 +67,8 @@ def modules(file: Path) -> list[Path]:
     found = set()
     for module in list(sys.modules.values()):
         place = Path(getattr(module, "__file__", None) or "/").resolve()
-        inside = place.is_relative_to(folder) and "site-packages" not in place.parts
+        # Not all that say a file have one: torch._classes is said to lie in the working folder.
+        inside = place.is_relative_to(folder) and "site-packages" not in place.parts and place.is_file()
         if inside and place.suffix == ".py" and place != file.resolve() and not module.__name__.startswith("seatrial."):
             found.add(place)
     return sorted(found)

@@ -148,6 +148,10 @@ class Sampler:
         """Somebody evaluates this one: it isn't suggested until it is told."""
         self._pending.add(self.key(values))
 
+    def release(self, values: Mapping[str, Any]) -> None:
+        """Nobody evaluates this one any more, told or not: it may be suggested again."""
+        self._pending.discard(self.key(values))
+
     def ask(self) -> Values | None:
         """The next candidate to evaluate; None where none is left, or what is bounded is out of reach.
 
