@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from . import ui
+
 
 @click.command("export")
 @click.argument("study", type=click.Path(path_type=Path))
@@ -35,7 +37,8 @@ def command(
     if csv:
         written["csv"] = {str(csv): write_csv(found, csv)}
     if optuna:
-        written["optuna"] = write_optuna(found, optuna, name, overwrite)
+        with ui.progress() as say:
+            written["optuna"] = write_optuna(found, optuna, name, overwrite, say)
     if as_json:
         click.echo(json.dumps(written))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,20 @@ from .to_csv import plain, table_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
     from .study import Study
 
 Row = Mapping[str, Any]
+Say = Callable[[str], None]
+EACH = 100
+"""Trials between two lines of progress."""
 
 
-def write_optuna(study: Study, url: str, name: str | None = None, overwrite: bool = False) -> dict[str, int]:
+def write_optuna(
+    study: Study, url: str, name: str | None = None, overwrite: bool = False, say: Say = lambda text: None
+) -> dict[str, int]:
     """Write a study's candidates as trials; see `docs/report.md` for what becomes what.
 
     Args:
@@ -30,6 +36,7 @@ def write_optuna(study: Study, url: str, name: str | None = None, overwrite: boo
         url: of the storage, as SQLAlchemy has it: ``sqlite:///study.db``.
         name: the Optuna studies are ``NAME-TARGET``; by default the title.
         overwrite: replace studies of these names.
+        say: takes a line now and then: Optuna's storage takes some 20 ms for a trial.
 
     Returns:
         Name of each Optuna study → how many trials it has.
@@ -45,9 +52,11 @@ def write_optuna(study: Study, url: str, name: str | None = None, overwrite: boo
         goals = _goals(study)
         bounds = [Bound.read(text) for text in study.document.get("goals", {}).get("constraints", [])]
         rows = table_of(study)
+        order = {key: place for place, key in enumerate(study.document.get("models", {}))}
+        rows.sort(key=lambda row: order.get(row.get("model"), 0))  # as they were tried, for plots of a history
         targets = dict.fromkeys(row["target"] for row in rows if row.get("target"))
         names = {target: f"{name or study.document['title']}-{target}" for target in targets}
-        storage = optuna.storages.RDBStorage(url)
+        storage = _storage(url)
         there = [each.study_name for each in optuna.get_all_study_summaries(storage)]
         taken = [each for each in names.values() if each in there]
         if taken and not overwrite:
@@ -61,9 +70,24 @@ def write_optuna(study: Study, url: str, name: str | None = None, overwrite: boo
             made.set_metric_names(list(goals))
             made.set_user_attr("seatrial", {"title": study.document["title"], "command": study.document["command"]})
             trials = _trials([row for row in rows if row.get("target", target) == target], goals, bounds)
-            made.add_trials(trials)
+            for done, trial in enumerate(trials):
+                if done % EACH == 0:
+                    say(f"{own}: trial {done + 1} of {len(trials)}")
+                made.add_trial(trial)
             found[own] = len(trials)
         return found
+
+
+def _storage(url: str) -> RDBStorage:
+    import optuna
+    import sqlalchemy as sa
+
+    storage = optuna.storages.RDBStorage(url)
+    if storage.engine.dialect.name == "sqlite":
+        # Each trial is a transaction; one that a power cut takes is exported again.
+        storage.engine.dispose()
+        sa.event.listen(storage.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+    return storage
 
 
 def _goals(study: Study) -> dict[str, str]:
