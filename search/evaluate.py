@@ -15,6 +15,7 @@ from typing import Any
 from ..core.errors import NothingMeasured, SeatrialError, UsageError
 from ..core.paths import writing
 from ..devices.facts import cpu_flags
+from ..devices.launches import Launch
 from ..devices.results import effects
 from ..exporter.api import check_program, source_of
 from ..targets import require
@@ -198,12 +199,21 @@ class Evaluator:
         if self.way == GIVEN and not self.models.has_data:
             return {}
         effort = self.effort
-        parts = {"calibration": "train", "evaluate": "valid", "confirm": "test"}
-        most = {"calibration": effort.calibration}
-        return {use: self.models.data(part, values, most.get(use, effort.examples)) for use, part in parts.items()}
+        parts = {"train": effort.calibration, "valid": effort.examples, "test": effort.examples}
+        found = self.models.data(values, parts)
+        return {"calibration": found["train"], "evaluate": found["valid"], "confirm": found["test"]}
 
     def _timed(self, able: Sequence[Trial]) -> tuple[dict[str, float], dict[str, str]]:
         """Median ms of each, against the study's reference, and why those failed that are left out, by kind."""
+        up = self.underway
+        launch = up.trials.together("race", {race.REFERENCE, *(t.id for t in able)})  # before a kill
+        launch = launch or self._launched(able)
+        found = {t.id: effects([launch], race.REFERENCE, t.id, "median") for t in able}
+        base = up.trials.first_ms("race", race.REFERENCE)
+        failed = {run.status: f"{name}: {run.reason}" for name, run in launch.arms.items() if not run.ok}
+        return {id: base * math.exp(times[0]) for id, times in found.items() if times and base}, failed
+
+    def _launched(self, able: Sequence[Trial]) -> Launch:
         up = self.underway
         up.say(f"timing {len(able)} deployments of {able[0].candidate.model}")
         with up.sitting("race", self.effort.seed) as sitting:
@@ -215,11 +225,7 @@ class Evaluator:
                 if up.trials.first_ms("race", race.REFERENCE) is not None:
                     raise
                 self._reference_file.unlink()  # it never ran: another model is to be the reference
-        (launch,) = sitting.launches
-        found = {t.id: effects([launch], race.REFERENCE, t.id, "median") for t in able}
-        base = up.trials.first_ms("race", race.REFERENCE)
-        failed = {run.status: f"{name}: {run.reason}" for name, run in launch.arms.items() if not run.ok}
-        return {id: base * math.exp(times[0]) for id, times in found.items() if times and base}, failed
+        return sitting.launches[-1]
 
     def _reference(self, able: Sequence[Trial]) -> Trial:
         """What every launch holds; the first to time anything chooses it for all.

@@ -228,20 +228,20 @@ class Models:
             self._call("confirm", args, self.limits, f"testing candidate {result.key}")
         return replace(result, tested=json.loads((result.folder / "test.json").read_text())["accuracy"])
 
-    def data(self, part: str, values: Values, most: int | None = None) -> Path:
-        """An ``.npz`` of "train", "valid" or "test", as the exporter's calibration and evaluation take it.
+    def data(self, values: Values, most: Mapping[str, int | None]) -> dict[str, Path]:
+        """For each part of the data an ``.npz``, as the exporter's calibration and evaluation take it.
 
         Args:
-            part: of the data.
             values: any candidate: the array is called as its model's first input is.
-            most: so many examples at most, evenly over the part.
+            most: part ("train", "valid" or "test") → so many examples at most, evenly over the part.
         """
-        out = self.folder / "data" / (f"{part}-{most}.npz" if most else f"{part}.npz")
-        if not out.exists():
-            args = {"values": dict(values), "part": part, "out": str(out), "most": most}
-            out.parent.mkdir(parents=True, exist_ok=True)
-            self._call("data", args, self.limits, f'the data "{part}"')
-        return out
+        folder = self.folder / "data"
+        found = {part: folder / (f"{part}-{n}.npz" if n else f"{part}.npz") for part, n in most.items()}
+        todo = [[part, most[part], str(out)] for part, out in found.items() if not out.exists()]
+        if todo:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._call("data", {"values": dict(values), "parts": todo}, self.limits, "the data")
+        return found
 
     @property
     def has_data(self) -> bool:

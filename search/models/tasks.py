@@ -162,10 +162,13 @@ def confirm(study: Mapping[str, Any], values: Values, folder: str, threads: int)
     return {}
 
 
-def data(study: Mapping[str, Any], values: Values, part: str, out: str, most: int | None) -> dict[str, Any]:
-    """Write one part of the data as the exporter takes it: an array under the input's name, and ``labels``.
+def data(study: Mapping[str, Any], values: Values, parts: Sequence[tuple[str, int | None, str]]) -> dict[str, Any]:
+    """Write parts of the data as the exporter takes them: an array under the input's name, and ``labels``.
 
-    With `most` only so many examples, evenly over the part.
+    Args:
+        study: see `Code`.
+        values: of any candidate.
+        parts: name of each, how many of its examples at most, evenly over it, and the path that takes them.
     """
     import inspect
 
@@ -173,14 +176,15 @@ def data(study: Mapping[str, Any], values: Values, part: str, out: str, most: in
 
     code = Code(study)
     name = next(iter(inspect.signature(code.build(values).forward).parameters))
-    inputs, labels = code.data(part)
-    if most and most < len(labels):
-        rows = np.linspace(0, len(labels) - 1, most).round().astype(int)
-        inputs, labels = inputs[rows], labels[rows]
-    with whole_file(Path(out)) as place, place.open("wb") as file:
-        arrays: dict[str, Any] = {name: inputs, "labels": labels}
-        np.savez(file, **arrays)
-    return {"n": len(labels)}
+    for part, most, out in parts:
+        inputs, labels = code.data(part)
+        if most and most < len(labels):
+            rows = np.linspace(0, len(labels) - 1, most).round().astype(int)
+            inputs, labels = inputs[rows], labels[rows]
+        with whole_file(Path(out)) as place, place.open("wb") as file:
+            arrays: dict[str, Any] = {name: inputs, "labels": labels}
+            np.savez(file, **arrays)
+    return {}
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
