@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ IN_FILE = {
     "calibration": "load_data()", "evaluate": "load_data()", "max_drop": "constraints", "arg": "space",
 }  # fmt: skip
 """Options of a search over one model, and what says the same in a study file."""
+MOST = 12
+"""Lines of a front, and reasons of failures, at most."""
 ALONE = ("evaluations", "minutes", "sampler", "objective", "subject_to", "store")
 
 
@@ -84,30 +87,50 @@ def run(model: str, output: Path, command: str, options: Mapping[str, Any]) -> S
 
 def show(study: Study) -> None:
     """The fronts, what was chosen and what to know."""
-    goals = [each["name"] for each in study.document["goals"]["objectives"]]
-    chosen = {id: name for name, id in reversed(study.winners.items())}
-    for target, ids in study.document["fronts"].items():
-        rows = []
-        for id in [*ids, *(id for id, name in chosen.items() if name in (target, "best") and id not in ids)]:
-            c = study.candidate(id)
-            if c["target"] == target:
-                values = study.document["models"][c["model"]]["values"]
-                rows.append([chosen.get(id, ""), c["model"][:8], c["precision"], ui.settings(c["settings"]),
-                             *(_figure(c, name) for name in goals), _values(values)])  # fmt: skip
-        ui.table(
-            (f"{target}: chosen", "model", "precision", "settings", *(f">{name}" for name in goals), "what it is"), rows
-        )
+    for target in study.document["fronts"]:
+        _show_front(study, target)
     models = study.document["models"].values()
     failed = [one for one in models if one["status"] != "ok"]
     trainings = study.document["trainings"]
     told = ", ".join(f"{count} {what}" for what, count in trainings.items() if count)
     click.echo(f"{len(models)} models, {len(failed)} failed; trainings: {told or 'none'}")
-    for reason in dict.fromkeys(str(one["reason"]) for one in failed):
-        click.echo(f"failed: {reason}")
+    for reason, count in Counter(str(one["reason"]) for one in failed).most_common(MOST):
+        click.echo(f"failed: {reason}" + (f" ({count} models)" if count > 1 else ""))
     for each in study.document["comparisons"]:
         click.echo(each["text"])
     for note in study.document["notes"]:
         click.echo(f"note: {note}")
+
+
+def _show_front(study: Study, target: str) -> None:
+    """Of a long front the chosen one and some, evenly."""
+    from ..search.candidate import Candidate
+
+    front, chosen = study.document["fronts"][target], {id: name for name, id in reversed(study.winners.items())}
+    mine = [id for id in chosen if id not in front and study.candidate(id)["target"] == target]
+    step = max(1, -(-len(front) // MOST))
+    ids = [id for place, id in enumerate(front) if place % step == 0 or id == front[-1] or id in chosen] + mine
+    rows = [study.candidate(id) for id in ids]
+    goals = [each["name"] for each in study.document["goals"]["objectives"]]
+    # Their settings are worth a column only where they aren't all the target's own.
+    one = {c["settings"]["threads"] for c in rows}
+    plain = len(one) == 1 and all(Candidate.of(target, c["precision"], c["settings"]).is_default for c in rows)
+    title = f"{target}, {_threads(one.pop())}" if plain else target
+    columns = (title, "model", "precision", *([] if plain else ["settings"]), *(f">{g}" for g in goals), "what it is")
+    lines = []
+    for c in rows:
+        words = [] if plain else [ui.settings(c["settings"])]
+        figures = (_figure(c, name) for name in goals)
+        what = _values(study.document["models"][c["model"]]["values"])
+        lines.append([chosen.get(c["id"], ""), c["model"][:8], c["precision"], *words, *figures, what])
+    ui.table(columns, lines, width=120)
+    if len(ids) < len(front):
+        click.echo(f"{len(ids)} of the {len(front)} on this front; all of them: seatrial study export {study.folder}")
+
+
+def _threads(count: int) -> str:
+    """``2 threads``."""
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _figure(row: dict[str, Any], name: str) -> str:

@@ -27,15 +27,15 @@ for each in (objectives, report, export):
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the whole document as JSON.")
 def show(study: Path, as_json: bool) -> None:
-    """Show every candidate of STUDY (the -o of a search), and why it was chosen or not."""
+    """Show the candidates of STUDY (the -o of a search), and why each was chosen or not; of many models the fronts."""
     from ..search.study import Study
-    from .search import show as show_study
+    from . import search, search_models
 
     found = Study.read(study)
     if as_json:
         click.echo(json.dumps(found.document))
         return
-    show_study(found)
+    (search_models if "models" in found.document else search).show(found)
     show_objectives(found)
 
 

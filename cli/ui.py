@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -149,14 +150,17 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False) -> None:
-    """Print a table; a column whose title begins with ``>`` is aligned to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False, width: int = 160) -> None:
+    """Print a table; a column whose title begins with ``>`` is aligned to the right.
+
+    Elsewhere than on a terminal, which has a width of its own, its lines have `width` letters at most.
+    """
     from rich.console import Console
     from rich.table import Table
 
     console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=to_stderr, highlight=False, width=160)
+        console = Console(stderr=to_stderr, highlight=False, width=width)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         drawn.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold")
@@ -183,7 +187,8 @@ def interval(candidate: dict[str, Any]) -> str:
     """Latency with its interval where there is one."""
     if candidate["latency_ms"] is None:
         return "-"
-    digits = 2 if candidate["latency_ms"] >= 1 else 4
+    ms = candidate["latency_ms"]
+    digits = 2 if ms >= 1 else 4 if ms >= 0.01 or ms <= 0 else 2 - math.floor(math.log10(ms))
     text = f"{candidate['latency_ms']:.{digits}f}"
     if candidate["latency_low_ms"] is None:
         return text
