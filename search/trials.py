@@ -136,8 +136,12 @@ class Trials:
 
     def launches(self, stage: str) -> list[Launch]:
         """The stored launches of a stage, oldest first."""
+        return self._launches(self.store.sessions(self._stage(stage)))
+
+    @staticmethod
+    def _launches(rows: Sequence[dict[str, Any]]) -> list[Launch]:
         launches: dict[tuple[str, int], Launch] = {}
-        for row in self.store.sessions(self._stage(stage)):
+        for row in rows:
             samples = row["samples"]
             blank = Launch(row["launch"], samples["seed"], samples["order"], {}, row["created"])
             launch = launches.setdefault((row["session"], row["launch"]), blank)
@@ -150,6 +154,14 @@ class Trials:
         ids = [id for some in batches(arms) for (id,) in self.store.ask(query.where(measurements.c.arm.in_(some)))]
         rows = [row for some in batches(sorted(ids)) for row in self.store.find(id=list(some))]
         return [ArmRun(**row["samples"]["run"]) for row in rows]
+
+    def together(self, stage: str, arms: Collection[str]) -> Launch | None:
+        """A stored launch in which all of these arms produced."""
+        query = sa.select(measurements.c.session, measurements.c.launch).where(in_session(self._stage(stage)))
+        query = query.where(measurements.c.arm.in_(arms), measurements.c.status == "ok")
+        query = query.group_by(measurements.c.session, measurements.c.launch)
+        found = self.store.ask(query.having(sa.func.count() == len(arms)).limit(1))
+        return self._launches(self.store.find(session=found[0][0], launch=found[0][1]))[0] if found else None
 
     def outlines(self, stage: str) -> list[Launch]:
         """As `launches`, where each block has its median for its only sample: what orders thousands of candidates."""
