@@ -14,7 +14,7 @@ import click
 
 @contextmanager
 def progress(animated: bool = False) -> Iterator[Callable[[str], None]]:
-    """The running step on one line of a terminal, a line per step elsewhere; always on stderr.
+    """The running step on one line of a terminal, below what lasts; a line per step elsewhere; always on stderr.
 
     Args:
         animated: a spinner that redraws itself; never while something is timed, which it would disturb.
@@ -30,7 +30,14 @@ def progress(animated: bool = False) -> Iterator[Callable[[str], None]]:
     columns = (*([SpinnerColumn()] if animated else []), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, auto_refresh=animated, transient=True) as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda text: bar.update(task, description=text, refresh=True)
+
+        def say(text: str) -> None:
+            if getattr(text, "lasting", False):
+                console.print(text, markup=False, highlight=False)
+            else:
+                bar.update(task, description=text, refresh=True)
+
+        yield say
 
 
 class Percent(click.ParamType[float]):

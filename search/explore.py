@@ -33,8 +33,10 @@ from .goals import UNTRAINED as KNOWN_UNTRAINED
 from .kept import Kept
 from .models.api import Models
 from .objectives import Estimate, Objective
+from .progress import Progress, text_of
 from .roster import Roster, Tried
 from .samplers import Sampler
+from .samplers.base import Known
 from .space import Space, Values
 from .study import Study
 from .studyfile import Effort, StudyFile
@@ -181,11 +183,13 @@ class Exploring(Underway):
         self._later: list[Tried] = []
         self._elsewhere: dict[str, Values] = {}
         self.count = 0
+        self.progress = Progress(goals, effort.evaluations, effort.minutes)
 
     def run(self) -> None:
         """Evaluate models until the effort is spent, the space is, or the constraints prove out of reach."""
         self.begin()
         self._take_in()
+        self.progress.begin()
         while self.count < self.effort.evaluations and not self._late():
             others = [model for model in self.roster.others() if not model.endswith(UNTRAINED)]
             # What others are at counts; should one of them end without it, it is ours to do.
@@ -374,13 +378,14 @@ class Exploring(Underway):
             return {name: views.estimates(name) for name in self.goals.all}
 
     def _line(self, one: Tried) -> str:
-        """What became of a model, in a line."""
-        if one.status != "ok":
-            return f"model {self.count} of {self.effort.evaluations} failed: {one.reason}"
-        fastest = min(one.times.values(), default=None)
-        words = f"model {self.count} of {self.effort.evaluations}: {text_of(one.values)}: "
-        words += f"accuracy {one.accuracy:.1%}, " if one.accuracy is not None else ""
-        return words + (f"fastest {fastest:.4g} ms" if fastest else "not timed")
+        """What became of a model, and how things stand."""
+        known: list[tuple[Candidate, Known | None]] = []
+
+        def add(sampler: Sampler, values: Values, of: Candidate) -> None:
+            known.append((replace(of, model=one.model), sampler.known.get(sampler.key(values))))
+
+        self._each(one.values, add)
+        return self.progress.line(one, known)
 
 
 def _host() -> str:
@@ -391,8 +396,3 @@ def _host() -> str:
 
 def _of_model(values: Values) -> Values:
     return {name: value for name, value in values.items() if name != PRECISION}
-
-
-def text_of(values: Values) -> str:
-    """Values for people."""
-    return ", ".join(f"{name} {value}" for name, value in values.items())
