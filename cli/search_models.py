@@ -104,7 +104,7 @@ def show(study: Study) -> None:
 
 def _show_front(study: Study, target: str) -> None:
     """Of a long front the chosen one and some, evenly."""
-    from ..search.candidate import Candidate
+    from ..search.candidate import Candidate, key_text
 
     front, chosen = study.document["fronts"][target], {id: name for name, id in reversed(study.winners.items())}
     mine = [id for id in chosen if id not in front and study.candidate(id)["target"] == target]
@@ -122,7 +122,7 @@ def _show_front(study: Study, target: str) -> None:
         words = [] if plain else [ui.settings(c["settings"])]
         figures = (_figure(c, name) for name in goals)
         what = _values(study.document["models"][c["model"]]["values"])
-        lines.append([chosen.get(c["id"], ""), c["model"][:8], c["precision"], *words, *figures, what])
+        lines.append([chosen.get(c["id"], ""), key_text(c["model"]), c["precision"], *words, *figures, what])
     ui.table(columns, lines, width=120)
     if len(ids) < len(front):
         click.echo(f"{len(ids)} of the {len(front)} on this front; all of them: seatrial study export {study.folder}")

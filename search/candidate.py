@@ -51,7 +51,13 @@ class Candidate:
         default = get(self.target).settings(self.precision, settings["threads"])
         other = [f"{key}={value}" for key, value in self.settings if default.get(key) != value]
         words = [self.target, self.precision, f"× {settings['threads']}", *other]
-        return " ".join([self.model[:8], *words] if self.model else words)
+        return " ".join([key_text(self.model), *words] if self.model else words)
+
+
+def key_text(model: str) -> str:
+    """A model's key for people: eight letters, and what it is besides: ``5e037573-tuned``."""
+    key, dash, what = model.partition("-")
+    return f"{key[:8]}{dash}{what}"
 
 
 def candidates(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import CheckFailed, UsageError
+from .candidate import key_text
 from .objectives import BUILT_IN, Estimate
 from .views import Views
 
@@ -159,5 +160,5 @@ def _least_violation(
 def label(row: Row) -> str:
     """A candidate for people: ``openvino int8 × 2``; with the model's key where a study has several."""
     rest = [f"{k}={v}" for k, v in sorted(row["settings"].items()) if k != "threads"]
-    model = [row["model"][:8]] if row.get("model") else []
+    model = [key_text(row["model"])] if row.get("model") else []
     return " ".join([*model, row["target"], row["precision"], f"× {row['settings']['threads']}", *rest])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .candidate import key_text
 from .goals import Goals
 from .objectives import BUILT_IN
 
@@ -75,7 +76,7 @@ class Progress:
         if not any(_no_worse(other, costs) for other, _ in front):
             front[:] = [each for each in front if not _no_worse(costs, each[0])] + [(costs, model)]
         if self.best is None or costs < self.best[0]:
-            self.best = costs, f"{model[:8]} {candidate.target} {candidate.precision}"
+            self.best = costs, f"{key_text(model)} {candidate.target} {candidate.precision}"
 
     def _standing(self) -> list[str]:
         words = []

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 
+from .candidate import key_text
 from .choose import Bound
 from .fronts import UNDECIDED
 from .goals import LOGARITHMIC
@@ -117,7 +118,7 @@ class Many:
 
     def name(self, candidate: Candidate) -> str:
         """``5e037573 TFLite int8``."""
-        return f"{candidate['model'][:8]} {name_of(candidate)}"
+        return f"{key_text(candidate['model'])} {name_of(candidate)}"
 
     @cached_property
     def varying(self) -> set[str]:

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from . import report_parallel, report_scatter
+from .candidate import key_text
 from .objectives import BUILT_IN
 from .report_figure import Figure, Key
 from .report_many import (
@@ -92,7 +93,7 @@ def cards(many: Many) -> str:
             for name in names
         )
         model = candidate["model"]
-        link = f'<a href="#m-{escape(model)}"><code>{escape(model[:8])}</code></a>'
+        link = f'<a href="#m-{escape(model)}"><code>{escape(key_text(model))}</code></a>'
         what = f"<p>{link} {escape(many.values_text(model))}</p>"
         how = f"{candidate['precision']} · {settings_text(candidate['settings'])} · folder {pick['bundle']}"
         found.append(f'<li class="card">{head}{best}</h3><dl>{figures}</dl>{what}<p class="how">{escape(how)}</p></li>')
@@ -206,7 +207,7 @@ def _mark(many: Many, c: Candidate, x: str, y: str, asked: bool, named: bool) ->
         precision=c["precision"],
         standing=standing,
         tip=tip(many, c) if asked else "",
-        label=f"{c['model'][:8]} {c['precision']}" if named else "",
+        label=f"{key_text(c['model'])} {c['precision']}" if named else "",
         across=many.interval(c, x) if near or standing == TIE else None,
         along=many.interval(c, y) if near else None,
     )
@@ -233,7 +234,9 @@ def _axis(
 ) -> Axis:
     """Over the front and what is not far from it: a collapse or a stall would press all others into a corner."""
     log, least = logarithmic(name, [of(m) for m in marks]), many.direction(name) == "min"
-    inner = sorted(of(m) for m in near)
+    usual = sorted(of(m) for m in marks if m.id in many.usual)
+    some = usual[len(usual) // 10 : len(usual) - len(usual) // 10]
+    inner = sorted([*some, *(of(m) for m in near)])
     low, high = inner[0], inner[-1]
     reach = high / low if log else high - low
     for value in (of(m) for m in marks):
@@ -332,7 +335,8 @@ def ranks(many: Many) -> list[str]:
         pair = disagreement([c["macs"] for c in some], [c["latency_ms"] for c in some])
         if pair:
             slow, fast = some[pair[0]], some[pair[1]]
-            words += f". {slow['model'][:8]} has {slow['macs'] / fast['macs']:.2f} × the MACs of {fast['model'][:8]}"
+            names = [key_text(each["model"]) for each in (slow, fast)]
+            words += f". {names[0]} has {slow['macs'] / fast['macs']:.2f} × the MACs of {names[1]}"
             words += f" and takes {slow['latency_ms'] / fast['latency_ms']:.2f} × its time"
             words += f" ({ms_text(slow['latency_ms'])} against {ms_text(fast['latency_ms'])} ms)"
         found.append(f"{words}.")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from .candidate import key_text
 from .report_many import CHOSEN, FRONT, ORDER, OUT, TIE, Many, count_text, figure, span_text, title_of
 from .report_tables import cell, glyph, ran, table, with_small
 from .report_text import COLOURS, finite, ms_text, percent_text, settings_text, target_text
 
 MOST = 300
 """Rows of a table, at most; all of them are in the CSV file."""
-REASONS = 3
 BADGES = {CHOSEN: ("pick", "chosen"), FRONT: ("front", "on the front"), TIE: ("tie", "not decided")}
 
 
@@ -20,27 +21,28 @@ def models_table(many: Many) -> str:
     """Every model: what it is, what it costs, its fastest deployment on each target, and what became of it."""
     fastest: dict[tuple[str, str], float] = {}
     standing: dict[str, str] = {}
-    reasons: dict[str, dict[str, None]] = {}
-    for c in many.candidates:
+    reasons: dict[str, dict[str, str]] = {}
+    for c in sorted(many.candidates, key=lambda c: (ORDER.index(many.standing(c)), c["latency_ms"] or float("inf"))):
         here, ms = (c["model"], c["target"]), c["latency_ms"]
         if finite(ms) and c["status"] == "ok":
             fastest[here] = min(ms, fastest.get(here, ms))
-        kind = many.standing(c)
-        standing[c["model"]] = min(kind, standing.get(c["model"], OUT), key=ORDER.index)
-        if c["id"] in many.usual and c.get("reason") and kind not in (CHOSEN, FRONT):
-            reasons.setdefault(c["model"], {})[f"{target_text(c['target'])} {c['precision']}: {c['reason']}"] = None
+        standing.setdefault(c["model"], many.standing(c))
+        if c.get("reason"):
+            words = f"{target_text(c['target'])} {c['precision']}: {c['reason']}"
+            reasons.setdefault(c["model"], {}).setdefault(c["target"], words)
     rows = []
-    order = sorted(many.models, key=lambda key: (ORDER.index(standing.get(key, OUT)), _least(fastest, key)))
+    least = {model: ms for (model, _), ms in sorted(fastest.items(), key=lambda each: -each[1])}
+    order = sorted(many.models, key=lambda key: (ORDER.index(standing.get(key, OUT)), least.get(key, math.inf)))
     for key in order[:MOST]:
         one = many.models[key]
-        head = f"<code>{escape(key[:8])}</code><small>{escape(many.values_text(key))}</small>"
+        head = f"<code>{escape(key_text(key))}</code><small>{escape(many.values_text(key))}</small>"
         cells = [
             cell("model", head),
             cell("accuracy", escape(percent_text(one["accuracy"])), one["accuracy"]),
             cell("MACs", escape(_count(one["macs"])), one["macs"]),
             cell("parameters", escape(_count(one["parameters"])), one["parameters"]),
             *(_time(target, fastest.get((key, target))) for target in many.colours),
-            cell("outcome", _outcome(one, standing.get(key, OUT), list(reasons.get(key, {})))),
+            cell("outcome", _outcome(one, standing.get(key, OUT), list(reasons.get(key, {}).values()))),
         ]
         rows.append(f'<tr id="m-{escape(key)}" class="{escape(one["status"])}">{"".join(cells)}</tr>')
     if not rows:
@@ -48,10 +50,6 @@ def models_table(many: Many) -> str:
     times = [f"{target_text(target)}, ms" for target in many.colours]
     heads = ["model", "accuracy", "MACs", "parameters", *times, "outcome"]
     return table(heads, rows, "all models sortable", heads[1:-1]) + _rest(len(many.models), "models")
-
-
-def _least(fastest: Mapping[tuple[str, str], float], key: str) -> float:
-    return min((ms for (model, _), ms in fastest.items() if model == key), default=float("inf"))
 
 
 def _time(target: str, ms: float | None) -> str:
@@ -68,9 +66,7 @@ def _outcome(one: Mapping[str, Any], standing: str, reasons: Sequence[str]) -> s
         return f'<b class="badge failed">failed{escape(kind)}</b><span>{escape(str(one["reason"]))}</span>'
     parts = [_badge(standing)]
     if standing not in (CHOSEN, FRONT):
-        parts += [f"<small>{escape(reason)}</small>" for reason in reasons[:REASONS]]
-        if len(reasons) > REASONS:
-            parts.append(f"<small>and {len(reasons) - REASONS} more</small>")
+        parts += [f"<small>{escape(reason)}</small>" for reason in reasons]
     if one.get("trained"):
         seconds = f", {one['seconds']:.3g} s" if finite(one.get("seconds")) and one["seconds"] else ""
         parts.append(f"<small>weights: {escape(one['trained'])}{seconds}</small>")
@@ -94,7 +90,7 @@ def deployments_table(many: Many) -> str:
         out = " out" if standing == OUT else ""
         mark = f'<span class="t{many.colours.index(c["target"]) % COLOURS}{out}">{glyph(c["precision"])}</span>'
         words = f"{target_text(c['target'])} {ran(c)}"
-        link = f'<a href="#m-{escape(c["model"])}"><code>{escape(c["model"][:8])}</code></a>'
+        link = f'<a href="#m-{escape(c["model"])}"><code>{escape(key_text(c["model"]))}</code></a>'
         small = f"<small>{link} · {escape(settings_text(c['settings']))}</small>"
         cells = [cell("candidate", f"{mark}<b>{escape(words)}</b>{small}")]
         cells += [_value(many, c, name) for name in names]

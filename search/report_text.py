@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeGuard
 
+from .candidate import key_text
+
 COLOURS = 6  # of the page's palette, --t0 to --t5
 TARGETS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "TFLite"}
 
@@ -100,7 +102,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 def full_name(candidate: Mapping[str, Any]) -> str:
     """`OpenVINO int8, 2 threads · inference precision f32`, behind the model's key where a study has several."""
     settings, model = settings_text(candidate["settings"]), candidate.get("model") or ""
-    name = f"{model[:8]} {name_of(candidate)}".strip()
+    name = f"{key_text(model)} {name_of(candidate)}".strip()
     return f"{name}, {settings}" if settings else name
 
 
