@@ -116,7 +116,8 @@ def finished(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         quick(patch)
         data = {name: folder / f"{name}.npz" for name in ("calibration", "evaluate", "confirm")}
-        search(folder / "net.py", "onnxruntime", output=folder / "out", threads=[1], **data)
+        # Where the CPU has VNNI, int8 is another recipe and loses two of the 120.
+        search(folder / "net.py", "onnxruntime", output=folder / "out", threads=[1], max_drop=0.05, **data)
     return folder / "out"
 
 
