@@ -6,7 +6,7 @@ at certain numbers of told candidates, from those alone, so that a sampler that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from .codes import Array, Codes
 from .gp import Inputs, Process, Weights, fit
 from .improve import boxes, expected, front
 
-STARTS, CHEAP_STARTS = 5, 10
-"""Evaluations at random before anything is learned; more where cheap costs are known before and draw it one way."""
+STARTS = 5
+"""Evaluations at random before anything is learned."""
 DRAWN = 30
 POOL = 400
 """Random candidates of the pool, and as many neighbours of the front."""
@@ -29,9 +29,18 @@ CLIMBS, CLIMBED, STEPS = 2, 10, 20
 """Rounds in which the best of the pool are changed further, how many of them, and into how many each."""
 ENUMERATED = 1500
 """A space of so few candidates is its own pool."""
-MOST = 500
-"""So many told candidates are used at most: those near the front, and some of all others."""
+MOST, MOST_CHEAP = 500, 250
+"""So many told candidates are used at most: those near the front, and some of all others; of what can be looked up
+fewer."""
 MOST_FIT = 200
+BEYOND = 0.4
+"""Costs above the median are compressed into this much of the range below it: how bad they are tells little."""
+CHEAP_SCALE = 2.0
+"""Of cheap costs as inputs of the others."""
+DOUBT = 0.5
+"""Share of the standard deviation of dear costs that counts once the cheap ones are known. How good a cost can be has
+an end that a normal distribution lacks; where nothing else is uncertain, what is cheapest and least known would always
+promise most."""
 FAILED = "failed"
 
 
@@ -67,7 +76,7 @@ class Model(Sampler):
         self._order: dict[str, dict[str, None]] = {name: {} for name in (*self.names, FAILED)}
         self._version: dict[str, int] = dict.fromkeys(self._order, 0)
         self._learned: dict[str, tuple[int, Learned]] = {}
-        self._weights: dict[str, tuple[Array, Weights]] = {}
+        self._weights: dict[str, tuple[Array, Array, Weights]] = {}
         self._all: Array | None = None
         self._boxes: tuple[tuple[int, ...], tuple[Array, Array]] | None = None
         self._even = self._inputs(self._codes.random(200, np.random.default_rng(self.seed)))
@@ -97,10 +106,10 @@ class Model(Sampler):
         first = keys[: _milestone(len(keys))]
         weights = self._weights_of(name, first)
         weighed, noise = self._weighed(name, keys)
-        used = self._used(keys, weighed, MOST)
+        used = self._used(keys, weighed, MOST_CHEAP if name in self.cheap else MOST)
         y, errors = weighed[used], noise[used]
         centre, spread = float(y.mean()), float(y.std()) or 1.0
-        inputs = self._inputs(np.array([self._rows[keys[i]] for i in used]))
+        inputs = self._told_inputs(name, [keys[i] for i in used])
         process = Process(weights, inputs, (y - centre) / spread, (errors / spread) ** 2)
         fitted = dict(zip(keys, weighed.tolist(), strict=True))
         fitted |= {keys[i]: centre + spread * x for i, x in zip(used, process.fitted.tolist(), strict=True)}
@@ -111,16 +120,42 @@ class Model(Sampler):
         weighed, noise = self._weighed(name, keys)
         used = self._used(keys, weighed, MOST_FIT)
         y, errors = weighed[used], noise[used]
-        data, weights = self._weights.get(name, (None, None))
-        if weights is None or data is None or not np.array_equal(data, y):
+        inputs = self._told_inputs(name, [keys[i] for i in used])
+        known = self._weights.get(name)
+        if known is None or not (np.array_equal(known[0], y) and np.array_equal(known[1], inputs.numbers)):
             spread = float(y.std()) or 1.0
-            inputs = self._inputs(np.array([self._rows[keys[i]] for i in used]))
             weights = fit(inputs, (y - y.mean()) / spread, (errors / spread) ** 2)
-            self._weights[name] = (y, weights)
-        return weights
+            self._weights[name] = known = (y, inputs.numbers, weights)
+        return known[2]
+
+    def _told_inputs(self, name: str, keys: Sequence[str]) -> Inputs:
+        """Inputs of one cost's process: of a dear one's, the cheap costs too, foreseen where they aren't told."""
+        inputs = self._inputs(np.array([self._rows[key] for key in keys]))
+        if name in self.cheap or name == FAILED:
+            return inputs
+        costs: dict[str, Array] = {}
+        for cheap in sorted(self.cheap):
+            told = [i for i, key in enumerate(keys) if cheap in self.known[key].costs]
+            costs[cheap] = np.zeros(len(keys)) if len(told) == len(keys) else self._learn(cheap).predict(inputs)[0]
+            costs[cheap][told] = self._weighed(cheap, [keys[i] for i in told])[0]
+        return self._beside(inputs, costs)
+
+    def _beside(self, inputs: Inputs, costs: Mapping[str, Array]) -> Inputs:
+        """Inputs with the cheap costs as numbers: how a candidate does depends much on how large it is."""
+        if not self.cheap:
+            return inputs
+        columns = [CHEAP_SCALE * costs[name] / self._unit(name) for name in sorted(self.cheap)]
+        return Inputs(inputs.labels, np.column_stack([inputs.numbers, *columns]))
+
+    def _unit(self, name: str) -> float:
+        """Of a cheap cost as an input: e-fold, or the standard deviation of the first ones that were told."""
+        if name in self.log:
+            return 1.0
+        first = list(self._order[name])[:MOST_FIT]
+        return float(np.std([self.known[key].costs[name] for key in first])) or 1.0
 
     def _weighed(self, name: str, keys: Sequence[str]) -> tuple[Array, Array]:
-        """Told values as weighed, and their standard errors: logarithms, or compressed beyond the median."""
+        """Told values as weighed, and their standard errors: logarithms, or dear ones compressed beyond the median."""
         facts = [self.known[key] for key in keys]
         if name == FAILED:
             return np.array([float(fact.failed) for fact in facts]), np.zeros(len(facts))
@@ -128,9 +163,11 @@ class Model(Sampler):
         errors = np.array([fact.errors[name] for fact in facts])
         if name in self.log:
             return np.log(costs), errors / costs
+        if name in self.cheap:
+            return costs, errors
         knee, scale = self._knee(name, costs)
-        beyond = np.maximum(costs - knee, 0) / scale
-        return np.minimum(costs, knee) + scale * np.log1p(beyond), errors / (1 + beyond)
+        beyond = np.maximum(costs - knee, 0) / (BEYOND * scale)
+        return np.minimum(costs, knee) + BEYOND * scale * beyond / (1 + beyond), errors / (1 + beyond) ** 2
 
     def _knee(self, name: str, costs: Array) -> tuple[float, float]:
         """From where on a cost is compressed, and how fast."""
@@ -172,7 +209,7 @@ class Model(Sampler):
     def _worth(self, rows: Array, keys: Sequence[str] = ()) -> Array:
         """Logarithm of the expected gain of each row; told costs of `keys`, where given, are used."""
         inputs = self._inputs(rows)
-        found = {name: self._foreseen(name, inputs, keys) for name in self.names}
+        found = self._foreseen(inputs, keys)
         mean, deviation = (np.array([found[name][i] for name in self.objectives]).T for i in (0, 1))
         worth = np.asarray(np.log(expected(mean, deviation, *self._free()) + 1e-300))
         for name in set(self.bounds) - set(self.objectives):
@@ -182,18 +219,26 @@ class Model(Sampler):
             worth += log_ndtr((0.5 - chance[0]) / chance[1])
         return worth
 
-    def _foreseen(self, name: str, inputs: Inputs, keys: Sequence[str]) -> tuple[Array, Array]:
-        learned = self._learn(name)
-        if keys and name in self.cheap:
-            return np.array([learned.fitted[key] for key in keys]), np.zeros(len(keys))
-        return learned.predict(inputs)
+    def _foreseen(self, inputs: Inputs, keys: Sequence[str] = ()) -> dict[str, tuple[Array, Array]]:
+        """Mean and standard deviation of each cost; told cheap costs of `keys`, where given, are used."""
+        found = {}
+        for name in sorted(self.cheap):
+            learned = self._learn(name)
+            told = np.array([learned.fitted[key] for key in keys]), np.zeros(len(keys))
+            found[name] = told if keys else learned.predict(inputs)
+        more = self._beside(inputs, {name: cost for name, (cost, _) in found.items()})
+        for name in self.names:
+            if name not in self.cheap:
+                mean, deviation = self._learn(name).predict(more)
+                found[name] = mean, deviation * (DOUBT if self.cheap else 1.0)
+        return found
 
     def _reference(self) -> Array:
         """Beyond which nothing is gained: what the space's median has; of a bounded objective, the bound."""
         found = []
+        foreseen = self._foreseen(self._even)
         for name in self.objectives:
-            mean = self._learn(name).predict(self._even)[0]
-            reference = float(np.quantile(mean, QUANTILE_LOG if name in self.log else QUANTILE))
+            reference = float(np.quantile(foreseen[name][0], QUANTILE_LOG if name in self.log else QUANTILE))
             found.append(min(reference, self._bound(name)) if name in self.bounds else reference)
         return np.array(found)
 
@@ -201,8 +246,7 @@ class Model(Sampler):
 
     @property
     def _starting(self) -> bool:
-        starts = CHEAP_STARTS if self.cheap else STARTS
-        return sum(self._done(fact) and not fact.failed for fact in self.known.values()) < starts
+        return sum(self._done(fact) and not fact.failed for fact in self.known.values()) < STARTS
 
     def _pick(self, ready: Sequence[str]) -> str | None:
         if self._starting:

@@ -1,6 +1,6 @@
 """Optuna's samplers behind the same contract: TPE, one or many variables at once, and NSGA-II.
 
-Each suggestion has a new study in memory, told what we were told, and new samplers with seeds of their own, so that it
+Each suggestion has a new study in memory, told what we were told, and a new sampler with a seed of its own, so that it
 follows from what was told alone; NSGA-II's generations are counted from it too.
 """
 
@@ -62,10 +62,10 @@ class _Optuna(Sampler):
         found: dict[str, Values] = {}
         rng = self._rng()
         study = self._study()
+        study.sampler = self._sampler(int(rng.integers(2**31)))
         for _ in range(TRIES * n):
             if len(found) == n:
                 break
-            study.sampler = self._sampler(int(rng.integers(2**31)))
             values = self._asked(study)
             if self.space.why_forbidden(values) is None and self._new(values, found):
                 found[self.key(values)] = values

@@ -107,14 +107,14 @@ def test_told_again_it_goes_on_the_same_and_another_seed_elsewhere(name: str, sp
         found = {k: v for k, v in costs(values).items() if k in old.names}
         facts.append((values, {} if i == 7 else found, {} if i == 7 else {"ms": 0.01}, i == 7))
         old.tell(*facts[-1])
-    new, other = sampler(name, space, seed=3), sampler(name, space, seed=4)
+    new, others = sampler(name, space, seed=3), [sampler(name, space, seed=seed) for seed in (4, 5, 6)]
     for fact in facts:
-        new.tell(*fact)
-        other.tell(*fact)
+        for made in (new, *others):
+            made.tell(*fact)
     asked = new.ask()
     assert asked == old.ask()
-    if name in ("random", "tpe", "nsga2"):
-        assert asked != other.ask()
+    if name in ("random", "nsga2") or (name == "tpe" and space is MIXED):  # of few candidates TPE takes the best
+        assert any(made.ask() != asked for made in others)
 
 
 def test_cheap_costs_come_first_and_spare_the_dear_one(name: str) -> None:
