@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -89,6 +90,16 @@ def shell(script: str, cwd: Path, env: Mapping[str, str]) -> subprocess.Complete
 def workflow(name: str) -> Any:
     yaml = pytest.importorskip("yaml")
     return yaml.safe_load((ROOT / "examples/ci" / name).read_text())
+
+
+def test_a_cached_environment_belongs_to_the_python_and_the_versions_that_it_was_made_of():
+    steps = workflow("github/latency.yml")["jobs"]["compare"]["steps"]
+    (key,) = [step["with"]["key"] for step in steps if step.get("id") == "environment"]
+    assert "steps.python.outputs.python-version" in key
+    assert "hashFiles('latency-requirements.txt', 'constraints.txt')" in key
+    assert set(re.findall(r"steps\.(\w+)\.", json.dumps(steps))) == {step["id"] for step in steps if "id" in step}
+    cached, _ = workflow("gitlab/.gitlab-ci.yml")["latency"]["cache"]
+    assert cached["key"]["files"] == ["latency-requirements.txt", "constraints.txt"]
 
 
 @pytest.mark.parametrize(("branch", "code"), [("slower", 1), ("mended", 0)])
