@@ -52,9 +52,13 @@ class Fronts(Findings):
 
     @cached_property
     def able_ids(self) -> list[str]:
-        """Those of them that keep to the constraints, as surely as is asked for where anybody does."""
+        """Those of them that keep to the constraints: surely, or by point estimates where none does so surely."""
         sure = [t.id for t in self.known if all(self.holds(b, t.id) >= SURE for b in self.goals.bounds)]
-        return sure or [t.id for t in self.known if all(self.holds(b, t.id) >= 0.5 for b in self.goals.bounds)]
+        return sure or [t.id for t in self.known if all(self._meets(b, t.id) for b in self.goals.bounds)]
+
+    def _meets(self, bound: Bound, id: str) -> bool:
+        found = self.values[bound.name].get(id)
+        return found is not None and found.meets(bound.sign, bound.limit)
 
     def holds(self, bound: Bound, id: str) -> float:
         """With which probability a trial keeps to a constraint."""
