@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from common import heading
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof.prove import Prover
+from seatrial.search.evaluate import UNTRAINED
 from seatrial.search.explore import Exploring, opened
 from seatrial.search.fronts import hypervolume
 from seatrial.search.models import elastic
@@ -41,20 +42,30 @@ NAMES = {OURS: "seatrial", RANDOM: "random search", UNIFORM: "uniform width"}
 class Alone(Roster):
     """A run's view of a roster: only what the run asked for itself comes to it, though others found it before."""
 
-    asked: list[str]
-    told: int
+    def __init__(self, of: Exploring) -> None:
+        super().__init__(of.store, of.key)
+        self.asked: dict[str, dict[str, Any]] = {}
+        self.told = 0
 
     @contextmanager
     def claimed(self, model: str, values: dict[str, Any]) -> Iterator[bool]:
+        self.asked.setdefault(model, values)
         with super().claimed(model, values) as mine:
             yield mine
-        if mine and model not in self.asked:
-            self.asked.append(model)
+
+    def get(self, model: str) -> Tried | None:
+        found = super().get(model)
+        return found and replace(found, values=self.asked.get(model, found.values))
 
     def fresh(self) -> list[Tried]:
-        new, found = self.asked[self.told :], self.all()
+        new = list(self.asked)[self.told :]
         self.told = len(self.asked)
-        return [found[model] for model in new if model in found]
+        return [found for model in new if (found := self.get(model))]
+
+    @property
+    def models(self) -> list[str]:
+        """In the order in which they were asked for; without looks at untrained ones."""
+        return [model for model in self.asked if not model.endswith(UNTRAINED)]
 
 
 @dataclass(frozen=True)
@@ -90,18 +101,13 @@ def say(begun: float, ends: float) -> Any:
     return line
 
 
-def alone(exploring: Exploring) -> None:
-    exploring.roster = Alone(exploring.store, exploring.key)
-    exploring.roster.asked, exploring.roster.told = [], 0
-
-
 def searched(folder: Path, method: str, seed: int, models: int, line: Any) -> Run:
     """A search by its own code, as if its folder were empty: what is known already costs it nothing but is counted."""
     effort = {"evaluations": models, "sampler": method, "seed": seed}
     with opened(STUDY, output=folder, effort=effort, say=line) as exploring:
-        alone(exploring)
+        exploring.roster = own = Alone(exploring)
         exploring.run()
-        return Run(method, seed, exploring.roster.asked)
+        return Run(method, seed, own.models)
 
 
 def uniform(exploring: Exploring) -> list[dict[str, Any]]:
@@ -116,12 +122,12 @@ def uniform(exploring: Exploring) -> list[dict[str, Any]]:
 def scaled(folder: Path, line: Any) -> Run:
     """The uniform ones, evaluated."""
     with opened(STUDY, output=folder, say=line) as exploring:
-        alone(exploring)
+        exploring.roster = own = Alone(exploring)
         exploring.begin()
         for values in uniform(exploring):
             line(f"model of uniform width, for all: {values}")
             exploring.evaluator.evaluate(values)
-        return Run(UNIFORM, 0, exploring.roster.asked)
+        return Run(UNIFORM, 0, own.models)
 
 
 def points(exploring: Exploring, models: Mapping[str, Tried]) -> dict[str, list[Point]]:
