@@ -11,6 +11,7 @@ from seatrial.core.errors import UsageError
 from seatrial.search.samplers import NAMES, Sampler, make
 from seatrial.search.samplers.codes import Codes
 from seatrial.search.samplers.improve import boxes, expected, front
+from seatrial.search.samplers.model import Model
 from seatrial.search.space import Space, Values, values_id
 
 MIXED = Space.from_dict(
@@ -133,6 +134,52 @@ def test_cheap_costs_come_first_and_spare_the_dear_one(name: str) -> None:
             trained.append(values)
         made.tell(values, {k: v for k, v in costs(values).items() if k in made.names})
     assert len(trained) >= 9
+
+
+def test_the_default_goes_on_the_same_where_costs_are_told_in_parts_and_in_any_order() -> None:
+    old, told = (sampler("model", MIXED, bounds={"size": 20.0}, cheap=("ms", "size"), seed=5) for _ in range(2))
+    facts: list[tuple[Values, dict[str, float]]] = []
+    for i in range(23):
+        for values in old.propose(3):
+            facts.append((values, {k: v for k, v in costs(values).items() if k in old.cheap}))
+            old.tell(*facts[-1])
+        asked = old.ask() if i % 4 else next(iter(old.propose(1)))  # now and then the dear cost alone
+        assert asked is not None
+        facts.append((asked, {"error": costs(asked)["error"]}))
+        old.tell(*facts[-1])
+    for fact in facts:
+        told.tell(*fact)
+    assert told.propose(5) == old.propose(5)
+    assert told.ask() == old.ask()
+    assert isinstance(old, Model) and isinstance(told, Model)
+    assert np.array_equal(told._weights["error"][2].theta, old._weights["error"][2].theta)  # to the last digit
+
+
+def test_what_cheap_costs_tell_of_the_dear_one_is_learned() -> None:
+    """Nothing but the time tells the error: by its variables no candidate is like another."""
+    space, rng = Space.from_dict({"a": list(range(40)), "b": list(range(40))}), np.random.default_rng(0)
+    ms = np.exp(rng.uniform(0, 3, (40, 40)))
+    made = sampler("model", space, objectives=("error",), bounds={"ms": 100.0}, cheap=("ms",))
+    found = []
+    for _ in range(20):
+        for values in made.propose(10):
+            made.tell(values, {"ms": ms[values["a"], values["b"]]})
+        values = made.ask()
+        assert values is not None
+        found.append(abs(float(np.log(ms[values["a"], values["b"]])) - 2))
+        made.tell(values, {"error": found[-1]})
+    assert np.median(found[10:]) < 0.1
+
+
+def test_how_bad_a_bad_cost_is_tells_little_and_its_order_is_kept() -> None:
+    made = Model(FINITE, ["error"])
+    errors = [0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 3.0, 1e6]
+    for values, error in zip(FINITE.all(), errors, strict=False):
+        made.tell(values, {"error": error}, {"error": 0.01})
+    weighed, noise = made._weighed("error", list(made.known))
+    assert (np.diff(weighed) > 0).all() and (np.diff(noise) <= 0).all()
+    assert weighed[:4].tolist() == errors[:4] and noise[0] == 0.01
+    assert weighed[-1] - 0.45 < 0.45 - 0.1  # beyond the median less than below it
 
 
 def test_what_cheap_costs_dominate_is_not_evaluated(name: str) -> None:
