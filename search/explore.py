@@ -125,6 +125,8 @@ def opened(
     asked = f"the study file {file}"
     wanted = replace(study.search, **chosen)
     deployments = Deployments.read(study, wanted, asked)
+    # What is wrong with the space or the sampler is said before anything is trained.
+    samplers.make(Space.from_dict(study.space, study.forbidden, f"{asked}: space"), ("",), wanted.sampler)
     key = content_id(_deciding(study, wanted, deployments))
     folder = Path(output)
     goals = Goals.read(
