@@ -136,10 +136,9 @@ def opened(
         asked,
         _added(folder, key, store),
     )
-    say = say or (lambda text: None)
     with (
         study_folder(folder, key, overwrite, joined=not overwrite) as place,
-        Exploring(place, key, limits, say, store, study, wanted, goals, deployments) as exploring,
+        Exploring(place, key, limits, say or (lambda _: None), store, study, wanted, goals, deployments) as exploring,
     ):
         yield exploring
 
