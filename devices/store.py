@@ -100,7 +100,7 @@ class Store:
             raise MissingPart(asked, str(error), todo) from error
         except sa.exc.DatabaseError as error:
             todo = "check the path and its rights" if "sqlite" in self.url else "check the URL, and that it runs"
-            raise NotWritten(f"open the store {self._shown}", _first_line(error), todo) from error
+            raise NotWritten(f"open the store {self.shown}", _first_line(error), todo) from error
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Insert the measurements of one launch, all or none, unless they are there; their ids either way.
@@ -191,7 +191,7 @@ class Store:
             with self.engine.begin() as connection:
                 yield connection
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            raise NotWritten(f"the facts in {self._shown}", _first_line(error), _todo(error)) from error
+            raise NotWritten(f"the facts in {self.shown}", _first_line(error), _todo(error)) from error
 
     def create(self, tables: Sequence[sa.Table]) -> None:
         """Make the tables of a floor above, where they are missing."""
@@ -214,8 +214,8 @@ class Store:
         self.engine.dispose()
 
     @property
-    def _shown(self) -> str:
-        """For people: without its password."""
+    def shown(self) -> str:
+        """Where it is, for people: without a password."""
         url = self.engine.url
         return str(url.database) if self.engine.dialect.name == "sqlite" else url.render_as_string()
 
@@ -227,7 +227,7 @@ class Store:
             connection.execute(insert_once(self.engine, meta).values(**version))
             found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar_one()
         if found != str(SCHEMA_VERSION):
-            asked = f"open the store {self._shown}"
+            asked = f"open the store {self.shown}"
             raise UsageError(
                 asked, f"schema version {found}, known: {SCHEMA_VERSION}", "use the seatrial that wrote it"
             )

@@ -7,10 +7,26 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..devices.store import AT_ONCE, Store, measurements
+from ..devices.store import AT_ONCE, Store, measurements, metadata
 from .kept import objectives, scores
 from .roster import tried
 from .trials import trials
+
+homes = sa.Table(
+    "homes",
+    metadata,
+    sa.Column("study", sa.String(64), primary_key=True),
+    sa.Column("mark", sa.String(64), nullable=False),  # of the folder, in a file there: it may be moved, or be mounted
+    sa.Column("folder", sa.Text, nullable=False),  # where it was
+)
+
+
+def claim_home(store: Store, study: str, mark: str, folder: str) -> str | None:
+    """Write down which folder a study's facts are of; where it is another one, which."""
+    store.create([homes])
+    store.put(homes, [{"study": study, "mark": mark, "folder": folder}])
+    held, where = store.ask(sa.select(homes.c.mark, homes.c.folder).where(homes.c.study == study))[0]
+    return None if held == mark else str(where)
 
 
 def carry(source: Store, target: Store, study: str, newest: bool = False) -> None:

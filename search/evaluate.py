@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import NothingMeasured, SeatrialError, UsageError
-from ..core.paths import writing
 from ..devices.facts import cpu_flags
 from ..devices.launches import Launch
 from ..devices.results import effects
@@ -21,6 +17,7 @@ from ..exporter.api import check_program, source_of
 from ..targets import require
 from . import race
 from .candidate import Candidate, candidates
+from .folder import write_once
 from .making import arm_of, making
 from .models.api import Facts, Models, Result
 from .models.tasks import own_failure
@@ -169,7 +166,8 @@ class Evaluator:
             source = source_of(self.models.source(values, result))
             made = self._made(values, source, known.model)
         except SeatrialError as error:
-            if not own_failure(error):
+            # A pool's model that is no model is wrong for itself alone.
+            if not own_failure(error) and not (self.way == GIVEN and isinstance(error, UsageError)):
                 raise
             return replace(known, status="failed", reason=error.one_line, kind=getattr(error, "kind", "error"))
         able = feasible(made)
@@ -232,18 +230,8 @@ class Evaluator:
 
         It is written down before it is timed: a kill between the two leaves no launches of two references.
         """
-        file = self._reference_file
-        if not file.exists():
-            text = json.dumps({"trial": self.underway.reference(able).id})
-            with (
-                writing(f"the study {self.underway.folder}"),
-                tempfile.NamedTemporaryFile("w", dir=file.parent) as part,
-            ):
-                part.write(text)
-                part.flush()
-                with suppress(FileExistsError):  # another process was faster: its choice stands
-                    os.link(part.name, file)
-        id = json.loads(file.read_text())["trial"]
+        text = write_once(self._reference_file, json.dumps({"trial": self.underway.reference(able).id}))
+        id = json.loads(text)["trial"]
         return self.underway.trials.all([id])[id]
 
     @property

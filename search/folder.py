@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..core.errors import SeatrialError, UsageError
@@ -43,6 +45,17 @@ def alone(folder: Path) -> Iterator[None]:
     with (folder / "work" / "alone").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def write_once(file: Path, text: str) -> str:
+    """A small file that the first of several processes writes for all; what it holds."""
+    if not file.exists():
+        with writing(f"the output {file}"), tempfile.NamedTemporaryFile("w", dir=file.parent) as part:
+            part.write(text)
+            part.flush()
+            with suppress(FileExistsError):  # another process was faster: its text stands
+                os.link(part.name, file)
+    return file.read_text()
 
 
 def sweep(folder: Path) -> None:

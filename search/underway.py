@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.errors import NothingMeasured
+from ..core.errors import NothingMeasured, UsageError
 from ..core.paths import whole_file, writing
 from ..core.process import Limits
 from ..devices.arms import Arm, Plan
@@ -18,8 +19,8 @@ from ..devices.launches import Launch
 from ..devices.sitting import Sitting
 from ..devices.store import Store
 from . import race
-from .carry import carry
-from .folder import sweep
+from .carry import carry, claim_home
+from .folder import sweep, write_once
 from .making import arm_of
 from .trials import Trial, Trials
 
@@ -50,10 +51,20 @@ class Underway:
         own = folder / "facts.sqlite"
         self.store = Store(store or own)
         self.elsewhere = self.store.url != f"sqlite:///{own.absolute()}"
-        if self.elsewhere and own.exists():  # of an earlier run that kept them there
-            with closing(Store(own)) as earlier:
-                carry(earlier, self.store, key)
+        if self.elsewhere:
+            self._begin_elsewhere(own)
         self.trials = Trials(self.store, key, host)
+
+    def _begin_elsewhere(self, own: Path) -> None:
+        """Facts speak of files in one folder; those that an earlier run kept in it come along."""
+        mark = write_once(self.work / "mark", secrets.token_hex(8))
+        found = claim_home(self.store, self.key, mark, str(self.folder.resolve()))
+        if found:
+            todo = "give that folder to -o, on a file system that all share, or give another database"
+            raise UsageError(f"the facts in {self.store.shown}", f"they are of the study in {found}", todo)
+        if own.exists():
+            with closing(Store(own)) as earlier:
+                carry(earlier, self.store, self.key)
 
     def settle(self) -> None:
         """Let the study's folder hold its facts, where they are kept elsewhere: it is read without them."""
