@@ -20,6 +20,8 @@ Candidate = Mapping[str, Any]
 CHOSEN, FRONT, TIE, BEHIND, OUT = "chosen", "front", "tie", "behind", "out"
 """Where a candidate stands; OUT are those that can't be chosen: not proven, not timed, or against a constraint."""
 ORDER = (CHOSEN, FRONT, TIE, BEHIND, OUT)
+MOST, LEAST = 300, 40
+"""Rows of a table, at most, and of each target, where there are many; all of them are in the CSV file."""
 NAMES = {
     "latency_ms": "latency",
     "latency_p95_ms": "95th percentile of latency",
@@ -93,6 +95,16 @@ class Many:
     def _misses(self, candidate: Candidate) -> bool:
         values = [(bound, self.value(candidate, bound.name)) for bound in self.bounds]
         return any(value is None or not TESTS[bound.sign](value, bound.limit) for bound, value in values)
+
+    def ranked(self, rows: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates by where they stand, the fast ones first."""
+        return sorted(rows, key=lambda c: (ORDER.index(self.standing(c)), c["latency_ms"] or math.inf))
+
+    @cached_property
+    def shown(self) -> set[str]:
+        """Ids of those that have a row, and markers that say what they are: the first of each target."""
+        most = max(MOST // max(len(self.colours), 1), LEAST)
+        return {c["id"] for target in self.colours for c in self.ranked(self.of(target))[:most]}
 
     @cached_property
     def axes(self) -> list[str]:

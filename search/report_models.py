@@ -16,7 +16,6 @@ from .report_many import (
     BEHIND,
     CHOSEN,
     FRONT,
-    ORDER,
     OUT,
     TIE,
     Many,
@@ -33,8 +32,8 @@ from .report_tables import confirmed, section, twice
 from .report_text import COLOURS, ms_text, name_of, settings_text, target_text
 
 Candidate = Any
-ASKED = 150
-"""Markers of a picture that say what they are, at most; the others are dots."""
+SIDES = 6
+"""One of so many at each end may be left out of a picture, where it lies far from the others."""
 NAMED = 6
 """Those on a front that all have labels, at most."""
 REASONS = 20
@@ -46,9 +45,7 @@ def verdict(many: Many) -> tuple[str, list[str]]:
     models, failed = len(many.models), sum(one["status"] != "ok" for one in many.models.values())
     tried = f"{models} model{'s' * (models != 1)} tried"
     tried += f", {failed} of them failed" if failed else ", none failed"
-    tried += (
-        f"; {len(many.candidates)} deployments of them proven and timed on {_list(map(target_text, many.colours))}."
-    )
+    tried += f"; {len(many.candidates)} deployments of them on {_list(map(target_text, many.colours))}."
     if many.best is None:
         return "Nothing was chosen", [tried]
     goals = dict.fromkeys([*many.goals, "latency_ms"])
@@ -154,9 +151,8 @@ def _front(many: Many, target: str) -> Figure | None:
     rows = [c for c in many.of(target) if many.value(c, "latency_ms") and many.value(c, name) is not None]
     if not rows:
         return None
-    asked = set(_asked(many, rows))
     labels = _named(many, rows)
-    marks = [_mark(many, c, "latency_ms", name, c["id"] in asked, c["id"] in labels) for c in rows]
+    marks = [_mark(many, c, "latency_ms", name, c["id"] in many.shown, c["id"] in labels) for c in rows]
     near = [m for m in marks if m.standing in (CHOSEN, FRONT, TIE)] or marks
     x = _axis(many, "latency_ms", marks, near, lambda m: m.x, "faster ←")
     y = _axis(many, name, marks, near, lambda m: m.y, "", [end for m in marks for end in m.along or ()])
@@ -178,15 +174,6 @@ def _front(many: Many, target: str) -> Figure | None:
     caption = f"{beyond} of {len(marks)} lie beyond the picture and stand on its edge." if beyond else ""
     title = f"{target_text(target)}: {title_of(name)} against latency"
     return Figure(title, draw, _keys(many, rows, *keys), caption)
-
-
-def _ranked(many: Many, rows: Sequence[Candidate]) -> list[Candidate]:
-    return sorted(rows, key=lambda c: (ORDER.index(many.standing(c)), c["latency_ms"] or float("inf")))
-
-
-def _asked(many: Many, rows: Sequence[Candidate]) -> list[str]:
-    """Whose markers say what they are: the best standing ones."""
-    return [c["id"] for c in _ranked(many, rows)[:ASKED]]
 
 
 def _named(many: Many, rows: Sequence[Candidate]) -> set[str]:
@@ -235,7 +222,7 @@ def _axis(
     """Over the front and what is not far from it: a collapse or a stall would press all others into a corner."""
     log, least = logarithmic(name, [of(m) for m in marks]), many.direction(name) == "min"
     usual = sorted(of(m) for m in marks if m.id in many.usual)
-    some = usual[len(usual) // 10 : len(usual) - len(usual) // 10]
+    some = usual[len(usual) // SIDES : len(usual) - len(usual) // SIDES]
     inner = sorted([*some, *(of(m) for m in near)])
     low, high = inner[0], inner[-1]
     reach = high / low if log else high - low
@@ -254,7 +241,7 @@ def _axis(
 
 def _parallel(many: Many) -> Figure | None:
     """All objectives of all candidates."""
-    near = [c for c in _ranked(many, many.candidates) if many.standing(c) in (CHOSEN, FRONT)][:ASKED]
+    near = [c for c in many.candidates if many.standing(c) in (CHOSEN, FRONT) and c["id"] in many.shown]
     front = {c["id"] for c in near}
     others = [c for c in many.candidates if c["id"] not in front and c["id"] in many.usual]
     some = others[:: max(1, -(-len(others) // report_parallel.MOST))]
@@ -301,10 +288,9 @@ def _macs(many: Many) -> Figure | None:
     rows = _timed(many)
     if len({c["macs"] for c in rows}) < 2:
         return None
-    asked = set(_asked(many, rows))
     marks = []
     for c in rows:
-        mark = _mark(many, c, "macs", "latency_ms", c["id"] in asked, False)
+        mark = _mark(many, c, "macs", "latency_ms", c["id"] in many.shown, False)
         shown = CHOSEN if mark.standing == CHOSEN else FRONT  # here a front says nothing: all weigh the same
         marks.append(replace(mark, standing=shown, across=None, along=None))
     x = Axis.over("MACs (log)", [m.x for m in marks], True)

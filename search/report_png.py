@@ -283,7 +283,7 @@ def lines_of(path: str) -> Iterator[list[Point]]:
 
 def _dashed(line: Sequence[Point], dash: Sequence[float]) -> Iterator[list[Point]]:
     """The pieces of straight lines that are drawn."""
-    on, off = (dash * 2)[:2]
+    on, off = [*dash, *dash][:2]
     for start, end in pairwise(line):
         far = math.dist(start, end)
         for k in range(math.ceil(far / (on + off))):

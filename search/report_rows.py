@@ -8,12 +8,10 @@ from html import escape
 from typing import Any
 
 from .candidate import key_text
-from .report_many import CHOSEN, FRONT, ORDER, OUT, TIE, Many, count_text, figure, span_text, title_of
+from .report_many import CHOSEN, FRONT, MOST, ORDER, OUT, TIE, Many, count_text, figure, span_text, title_of
 from .report_tables import cell, glyph, ran, table, with_small
 from .report_text import COLOURS, finite, ms_text, percent_text, settings_text, target_text
 
-MOST = 300
-"""Rows of a table, at most; all of them are in the CSV file."""
 BADGES = {CHOSEN: ("pick", "chosen"), FRONT: ("front", "on the front"), TIE: ("tie", "not decided")}
 
 
@@ -22,7 +20,7 @@ def models_table(many: Many) -> str:
     fastest: dict[tuple[str, str], float] = {}
     standing: dict[str, str] = {}
     reasons: dict[str, dict[str, str]] = {}
-    for c in sorted(many.candidates, key=lambda c: (ORDER.index(many.standing(c)), c["latency_ms"] or float("inf"))):
+    for c in many.ranked(many.candidates):
         here, ms = (c["model"], c["target"]), c["latency_ms"]
         if finite(ms) and c["status"] == "ok":
             fastest[here] = min(ms, fastest.get(here, ms))
@@ -32,8 +30,15 @@ def models_table(many: Many) -> str:
             reasons.setdefault(c["model"], {}).setdefault(c["target"], words)
     rows = []
     least = {model: ms for (model, _), ms in sorted(fastest.items(), key=lambda each: -each[1])}
-    order = sorted(many.models, key=lambda key: (ORDER.index(standing.get(key, OUT)), least.get(key, math.inf)))
-    for key in order[:MOST]:
+    linked = {c["model"] for c in many.candidates if c["id"] in many.shown}
+    failed = {key for key, one in many.models.items() if one["status"] != "ok"}
+    most = max(MOST, len(linked))
+
+    def place(key: str) -> tuple[Any, ...]:
+        return (key not in linked, ORDER.index(standing.get(key, OUT)), key in failed, least.get(key, math.inf))
+
+    order = sorted(many.models, key=place)
+    for key in order[:most]:
         one = many.models[key]
         head = f"<code>{escape(key_text(key))}</code><small>{escape(many.values_text(key))}</small>"
         cells = [
@@ -49,7 +54,7 @@ def models_table(many: Many) -> str:
         return '<p class="empty">No model was tried.</p>'
     times = [f"{target_text(target)}, ms" for target in many.colours]
     heads = ["model", "accuracy", "MACs", "parameters", *times, "outcome"]
-    return table(heads, rows, "all models sortable", heads[1:-1]) + _rest(len(many.models), "models")
+    return table(heads, rows, "all models sortable", heads[1:-1]) + _rest(min(len(order), most), len(order), "models")
 
 
 def _time(target: str, ms: float | None) -> str:
@@ -84,8 +89,8 @@ def deployments_table(many: Many) -> str:
         return '<p class="empty">Nothing was deployed.</p>'
     names = list(dict.fromkeys([*many.goals, *(bound.name for bound in many.bounds), "latency_ms", "size_bytes"]))
     rows = []
-    order = sorted(many.candidates, key=lambda c: (ORDER.index(many.standing(c)), c["latency_ms"] or float("inf")))
-    for c in order[:MOST]:
+    shown = [c for c in many.candidates if c["id"] in many.shown]
+    for c in many.ranked(shown):
         standing = many.standing(c)
         out = " out" if standing == OUT else ""
         mark = f'<span class="t{many.colours.index(c["target"]) % COLOURS}{out}">{glyph(c["precision"])}</span>'
@@ -103,7 +108,7 @@ def deployments_table(many: Many) -> str:
         cells.append(cell("outcome", f"{badge}{reason}<small><code>{escape(c['id'][:10])}</code> · {timed}</small>"))
         rows.append(f'<tr id="c-{escape(c["id"])}" class="{escape(c["status"])}">{"".join(cells)}</tr>')
     heads = ["deployment", *(title_of(name) for name in names), "outcome"]
-    return table(heads, rows, "all sortable", heads[1:-1]) + _rest(len(many.candidates), "deployments")
+    return table(heads, rows, "all sortable", heads[1:-1]) + _rest(len(shown), len(many.candidates), "deployments")
 
 
 def _value(many: Many, candidate: Mapping[str, Any], name: str) -> str:
@@ -113,10 +118,10 @@ def _value(many: Many, candidate: Mapping[str, Any], name: str) -> str:
     return cell(title_of(name), with_small(figure(name, value), small), value)
 
 
-def _rest(n: int, what: str) -> str:
-    if n <= MOST:
+def _rest(shown: int, n: int, what: str) -> str:
+    if n <= shown:
         return ""
-    told = f"{MOST} of {n:,} {what} are shown. All of them: <code>seatrial study export DIR --csv FILE</code>"
+    told = f"{shown:,} of {n:,} {what} are shown. All of them: <code>seatrial study export DIR --csv FILE</code>"
     return f'<p class="caption">{told}</p>'
 
 

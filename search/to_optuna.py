@@ -48,6 +48,7 @@ def write_optuna(
     """
     with _clear_errors(url):
         import optuna
+        from optuna.study import StudyDirection
 
         goals = _goals(study)
         bounds = [Bound.read(text) for text in study.document.get("goals", {}).get("constraints", [])]
@@ -65,8 +66,8 @@ def write_optuna(
             optuna.delete_study(study_name=each, storage=storage)
         found = {}
         for target, own in names.items():
-            directions = [{"min": "minimize", "max": "maximize"}[way] for way in goals.values()]
-            made = optuna.create_study(storage=storage, study_name=own, directions=directions)
+            ways = [StudyDirection.MINIMIZE if way == "min" else StudyDirection.MAXIMIZE for way in goals.values()]
+            made = optuna.create_study(storage=storage, study_name=own, directions=ways)
             made.set_metric_names(list(goals))
             made.set_user_attr("seatrial", {"title": study.document["title"], "command": study.document["command"]})
             trials = _trials([row for row in rows if row.get("target", target) == target], goals, bounds)
@@ -108,8 +109,8 @@ def _trial(
 ) -> FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    values = [row.get(name) for name in goals]
-    whole = row["status"] != "failed" and all(_number(value) for value in values)
+    values = [float(row[name]) for name in goals if _number(row.get(name))]
+    whole = row["status"] != "failed" and len(values) == len(goals)
     params = {name: row[column] for name in kinds if (column := _column(row, name)) is not None}
     known = {name: value for name, value in row.items() if value is not None and _column(row, name) is None}
     return create_trial(

@@ -21,6 +21,8 @@ Study = dict[str, Any]
 SAMPLE: Study = json.loads(Path(__file__).with_name("study.json").read_text(encoding="utf-8"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
+# And one over many models: 4 of a family on digits, 33 deployments.
+MODELS: Study = json.loads(Path(__file__).with_name("study_models.json").read_text(encoding="utf-8"))
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 
@@ -377,6 +379,18 @@ def test_a_browser_sorts_shows_tips_and_needs_no_sideways_scrolling(
     assert seen["needed"] <= seen["width"] <= width
     boxes = [report_plot.Box(*name) for name in seen["names"]]
     assert len(boxes) == 3
+    for index, box in enumerate(boxes):
+        assert not any(box.overlap(other) for other in boxes[index + 1 :]), "two labels cover each other"
+
+
+@browser
+@pytest.mark.parametrize(("width", "picture"), [(1280, ".wide"), (390, ".narrow")])
+def test_a_browser_shows_many_models_without_sideways_scrolling(tmp_path: Path, width: int, picture: str) -> None:
+    seen = seen_in_browser(MODELS, tmp_path, width, picture)
+    assert seen["needed"] <= seen["width"] <= width
+    assert "accuracy" in seen["tip"] and "latency" in seen["tip"]
+    boxes = [report_plot.Box(*name) for name in seen["names"]]
+    assert len(boxes) == 4 + 4 + 3 + 5, "the fronts' members and the names of the axes"
     for index, box in enumerate(boxes):
         assert not any(box.overlap(other) for other in boxes[index + 1 :]), "two labels cover each other"
 
