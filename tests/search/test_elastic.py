@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from seatrial import load
 from seatrial.core import process
 from seatrial.core.errors import ChildFailed, UsageError
 from seatrial.exporter import export
 from seatrial.exporter.sources import detect
 from seatrial.search import studyfile
-from seatrial.search.models import elastic, shared, source, training
+from seatrial.search.models import elastic
 from seatrial.search.models.api import Models, Result
 from seatrial.search.models.fidelity import fidelity
 
@@ -103,6 +106,26 @@ def linear(units):
 FINE = {"kind": "plain", "rate": 0.1, "way": "fine"}
 
 
+CHILD = """
+import json, sys
+from pathlib import Path
+import torch
+from seatrial.core.errors import ChildFailed
+from seatrial.search import studyfile
+from seatrial.search.models import elastic, shared, source, training
+
+given = json.loads(sys.argv[1])
+"""
+
+
+def in_child(text: str, **given: Any) -> Any:
+    """What this code prints as JSON: torch is never loaded beside the other runtimes of this process."""
+    argv = [sys.executable, "-P", "-c", CHILD + textwrap.dedent(text), json.dumps(given)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def opened(folder: Path, text: str, work: str = "work") -> Models:
     folder.mkdir(exist_ok=True)
     (folder / "study.py").write_text(text)
@@ -182,22 +205,41 @@ def test_a_training_that_fails_is_data(way: str, limits: dict[str, Any], kind: s
 
 
 def test_a_loss_that_runs_away_is_divergence(tmp_path: Path) -> None:
-    data = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 2
-    for step in (lambda x, y: float("nan"), lambda x, y: 100.0):
-        with pytest.raises(ChildFailed, match="diverged") as error:
-            training.run(torch.nn.Linear(4, 2), data, studyfile.Budget(), tmp_path / "state.pt", step)
-        assert error.value.kind == training.DIVERGED
+    found = in_child(
+        """
+        import numpy as np
+        data = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 2
+        kinds = []
+        for loss in (float("nan"), 100.0, 0.5):
+            state = Path(given["state"] + str(loss))
+            try:
+                training.run(torch.nn.Linear(4, 2), data, studyfile.Budget(epochs=1), state, lambda x, y: loss)
+                kinds.append(None)
+            except ChildFailed as error:
+                kinds.append([error.kind, error.found])
+        print(json.dumps(kinds))
+        """,
+        state=str(tmp_path / "state"),
+    )
+    assert [kind for kind, words in found[:2] if "diverged" in words] == ["diverged"] * 2 and found[2] is None
 
 
 def test_a_smaller_net_is_a_part_of_the_largest(digits: Models) -> None:
-    whole = shared.supernet(options(digits)).eval()
-    weight = whole.state_dict()["stages.0.1.depthwise.0.weight"]
-    assert weight.shape == (32, 1, 5, 5)
-    assert torch.equal(shared.cut(weight, (16, 1, 3, 3)), weight[:16, :, 1:4, 1:4])
-    again = elastic.build(digits.largest, options(digits)).eval()
-    again.load_state_dict(shared.inherited(again, whole.state_dict()))
-    (image,) = elastic.example(options(digits))
-    assert torch.equal(again(image), whole(image))
+    found = in_child(
+        """
+        options = given["options"]
+        whole = shared.supernet(options).eval()
+        weight = whole.state_dict()["stages.0.1.depthwise.0.weight"]
+        again = elastic.build(given["largest"], options).eval()
+        again.load_state_dict(shared.inherited(again, whole.state_dict()))
+        (image,) = elastic.example(options)
+        part = torch.equal(shared.cut(weight, (16, 1, 3, 3)), weight[:16, :, 1:4, 1:4])
+        print(json.dumps([list(weight.shape), part, torch.equal(again(image), whole(image))]))
+        """,
+        options=options(digits),
+        largest=digits.largest,
+    )
+    assert found == [[32, 1, 5, 5], True, True]
 
 
 def test_all_of_the_family_learns_in_one_training(digits: Models, inherited: list[Result]) -> None:
@@ -215,11 +257,17 @@ def test_per_example_outputs_are_kept(inherited: list[Result]) -> None:
 
 
 def test_an_inherited_candidate_has_statistics_of_its_own(digits: Models, inherited: list[Result]) -> None:
-    whole = source.weights(next((digits.folder / "shared").iterdir()))
-    own_weights = source.weights(inherited[2].folder)
-    weight, mean = "stages.0.0.project.0.weight", "stages.0.0.project.1.running_mean"
-    assert torch.equal(own_weights[weight], shared.cut(whole[weight], own_weights[weight].shape))
-    assert not torch.equal(own_weights[mean], whole[mean][: len(own_weights[mean])])
+    whole = next((digits.folder / "shared").iterdir())
+    found = in_child(
+        """
+        whole, own = (source.weights(Path(folder)) for folder in given["folders"])
+        weight, mean = "stages.0.0.project.0.weight", "stages.0.0.project.1.running_mean"
+        same = torch.equal(own[weight], shared.cut(whole[weight], own[weight].shape))
+        print(json.dumps([same, torch.equal(own[mean], whole[mean][: len(own[mean])])]))
+        """,
+        folders=[str(whole), str(inherited[2].folder)],
+    )
+    assert found == [True, False]
 
 
 def test_nothing_is_made_twice(digits: Models, inherited: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +278,9 @@ def test_nothing_is_made_twice(digits: Models, inherited: list[Result], monkeypa
     assert found == inherited
 
 
-def test_a_killed_training_goes_on_and_ends_as_one_that_was_not(digits: Models, inherited: list[Result]) -> None:
+def test_a_killed_training_goes_on_and_ends_as_one_that_was_not(
+    digits: Models, inherited: list[Result], tmp_path: Path
+) -> None:
     values, budget = inherited[2].values, dataclasses.replace(digits.study.budget, epochs=6)
     undisturbed = digits.train(values, budget)
     assert undisturbed.epochs == 6
@@ -247,9 +297,18 @@ def test_a_killed_training_goes_on_and_ends_as_one_that_was_not(digits: Models, 
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     running.cancel()
-    assert not out.exists() and 1 <= torch.load(state, weights_only=True)["course"]["epoch"] < 6
+    assert not out.exists()
+    shutil.copy(state, kept := tmp_path / "state.pt")
     start().result()
-    assert source.digest(source.weights(out)) == source.digest(source.weights(undisturbed.folder))
+    epoch, *digests = in_child(
+        """
+        epoch = torch.load(given["state"], weights_only=True)["course"]["epoch"]
+        print(json.dumps([epoch, *(source.digest(source.weights(Path(folder))) for folder in given["folders"])]))
+        """,
+        state=str(kept),
+        folders=[str(out), str(undisturbed.folder)],
+    )
+    assert 1 <= epoch < 6 and digests[0] == digests[1]
     assert not state.exists()
 
 
