@@ -78,6 +78,7 @@ def add(
     for line in _verdict(found, added, chosen, old):
         click.echo(line)
     click.echo(f"packed: {output}" if output else "add -o DIR to pack it")
+    click.echo(f"to see it in the report: seatrial study report {study}")
 
 
 @command.command("list")

@@ -106,7 +106,7 @@ def draw(
         steps: whether the front is a line of steps: it has no other objectives than the axes.
         bounds: constraints: ``x`` or ``y`` and the limit.
     """
-    plane = Plane(x, y, Box(52, 14, width - 14, height - 46) if width < 700 else Box(64, 16, width - 16, height - 50))
+    plane = Plane(x, y, Box(64, 14, width - 12, height - 46) if width < 700 else Box(64, 16, width - 16, height - 50))
     asked = sorted((m for m in marks if m.tip), key=lambda m: (m.standing == CHOSEN, m.standing in (FRONT, TIE)))
     parts = [_axes(plane, width, height), _bounds(plane, bounds), _dots([m for m in marks if not m.tip], plane)]
     if steps:
