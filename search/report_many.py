@@ -144,7 +144,10 @@ class Many:
     def values_text(self, model: str) -> str:
         """What a model is: ``width 0.5 · depth 2``, of what isn't the same in all."""
         values = self.models[model]["values"]
-        return " · ".join(f"{name} {value}" for name, value in values.items() if name in self.varying) or "–"
+        return (
+            " · ".join(f"{name}\N{NO-BREAK SPACE}{value}" for name, value in values.items() if name in self.varying)
+            or "–"
+        )
 
 
 @cache

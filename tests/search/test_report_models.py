@@ -79,7 +79,7 @@ def test_the_page_says_what_was_chosen_for_each_target(study: Document) -> None:
         "OpenVINO",
     ]
     assert "accuracy 91.1 % 88.1 to 93.6 %" in text_of(cards[0]) and "over all" in cards[0]
-    assert "0.0131 to 0.0140 ms" in text_of(cards[1]) and "5e037573" in cards[1] and "width2 0.5" in cards[1]
+    assert "0.0131 to 0.0140 ms" in text_of(cards[1]) and "5e037573" in cards[1] and "width2 0.5" in text_of(cards[1])
 
 
 def test_every_deployment_is_a_point_of_its_front_and_a_row(study: Document) -> None:
