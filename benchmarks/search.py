@@ -27,7 +27,7 @@ from common import heading
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof.prove import Prover
 from seatrial.search.evaluate import UNTRAINED
-from seatrial.search.explore import Exploring, opened
+from seatrial.search.explore import RANKED, Exploring, opened
 from seatrial.search.fronts import hypervolume
 from seatrial.search.models import elastic
 from seatrial.search.roster import Roster, Tried
@@ -271,9 +271,10 @@ def costs(folder: Path, runs: Sequence[Run], known: Mapping[str, Sequence[Point]
     each = sum(seconds[name] for name in evaluated) / len(known)
     asked = sum(len(run.models) for run in runs)
     yield f"\n### Cost\n\n- {fidelity}."
-    yield f"- {len(known)} models were evaluated, for {asked} that the runs asked for: "
-    yield f"  {each:.1f} s each ({', '.join(f'{name} {seconds[name] / len(known):.1f}' for name in evaluated)})."
-    yield f"- Training, of the family, of those that check its ranks, and inheriting: {seconds['train']:.0f} s in all."
+    yield f"- {len(known)} models were evaluated, for {asked} that the runs asked for, {each:.1f} s each"
+    yield f"  ({', '.join(f'{name} {seconds[name] / len(known):.1f}' for name in evaluated)})."
+    yield f"- Training and inheriting took {seconds['train']:.0f} s: one training for all, {RANKED} more to check its ranks."
+    yield f"  With a training for each of its models a run had needed {max(len(run.models) for run in runs)}."
 
 
 def main() -> None:
