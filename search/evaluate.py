@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,12 @@ class Deployments:
 
     def of(self, model: str) -> list[Candidate]:
         """The defaults of each target and precision."""
+        return [replace(c, model=model) for c in self._defaults]
+
+    @cached_property
+    def _defaults(self) -> list[Candidate]:
         found = candidates(self.targets, self.precisions, [self.threads], cpu_flags())
-        return [replace(c, model=model) for c in found if c.is_default]
+        return [c for c in found if c.is_default]
 
 
 class Evaluator:

@@ -182,6 +182,7 @@ class Exploring(Underway):
         self.begun = time.monotonic()
         self._own: list[Objective] = []
         self._later: list[Tried] = []
+        self._begun = False
         self._elsewhere: dict[str, Values] = {}
         self.count = 0
         self.progress = Progress(goals, effort.evaluations, effort.minutes)
@@ -329,7 +330,7 @@ class Exploring(Underway):
         was killed between the two then looks at the same ones again, and goes on as it would have.
         """
         new = [*self._later, *self.roster.fresh()]
-        begun = self.count or self._later or not new
+        begun, self._begun = self._begun, True
         new = [one for one in new if not one.model.endswith(TUNED)]  # those are of a search that had chosen already
         trained = [i for i, one in enumerate(new) if not one.model.endswith(UNTRAINED)]
         cut = len(new) if begun else max(trained, default=-1) + 1

@@ -12,7 +12,7 @@ from typing import Any
 from ..devices.arms import Arm
 from ..devices.launches import Launch
 from ..devices.results import Estimate, effects, estimate, summarise
-from ..devices.stats import t_interval
+from ..devices.stats import block_stat, t_interval
 from ..exporter.proof.parity import BARS_DB
 from . import race
 from .trials import Trial, feasible
@@ -49,17 +49,27 @@ class Findings:
         and of a quiet one can be held together.
         """
         found = {}
-        base = summarise(self.raced, _named(race.REFERENCE)).latency
-        for each in self.trials:
-            times = effects(self.raced, race.REFERENCE, each, "median")
-            if times and base:
-                found[each] = _scaled(base.centre, times)
-        own = {each: x for each in self.trials if (x := summarise(self.confirmed, _named(each)).latency)}
+        base = _base(self.raced)
+        for each, times in all_effects(self.raced, race.REFERENCE).items():
+            if base and each in self.trials:
+                found[each] = _scaled(base, times)
+        timed = [each for each in by_arm(self.confirmed) if each in self.trials]
+        own = {each: x for each in timed if (x := summarise(self.confirmed, _named(each)).latency)}
         # The confirmation may fall into a busier hour: those that were only raced are brought to its scale.
         both = [own[each].centre / found[each].ms for each in own if each in found]
         scale = statistics.median(both) if both else 1.0
         found = {each: latency.scaled(scale) for each, latency in found.items()}
         return found | {each: Latency(x.centre, x.low, x.high, x.n) for each, x in own.items()}
+
+    @cached_property
+    def _raced_with(self) -> dict[str, list[Launch]]:
+        return by_arm(self.raced)
+
+    def launches_of(self, *ids: str) -> list[Launch]:
+        """Those of the confirmation, or before it those of the race that hold one of them: all that they can tell."""
+        if self.confirmed:
+            return list(self.confirmed)
+        return list({id(each): each for name in ids for each in self._raced_with.get(name, ())}.values())
 
     @cached_property
     def failed(self) -> dict[str, str]:
@@ -186,6 +196,47 @@ def quality(trial: Trial) -> float:
     """
     sqnr = None if trial.sqnr_db is None else min(trial.sqnr_db, BARS_DB["fp32"])
     return next((value for value in (trial.accuracy, trial.agreement, sqnr) if value is not None), 0.0)
+
+
+def by_arm(launches: Sequence[Launch]) -> dict[str, list[Launch]]:
+    """The launches that hold each arm."""
+    found: dict[str, list[Launch]] = {}
+    for launch in launches:
+        for name in launch.arms:
+            found.setdefault(name, []).append(launch)
+    return found
+
+
+def all_effects(launches: Sequence[Launch], base: str) -> dict[str, list[float]]:
+    """As `effects` of every arm over one of them, of thousands at once."""
+    import numpy as np
+
+    logs: dict[int, list[tuple[str, list[float], list[float]]]] = {}
+    for launch in launches:
+        first = launch.arms.get(base)
+        if first is None or not first.ok:
+            continue
+        under = [block_stat(block) for block in first.blocks]
+        for name, run in launch.arms.items():
+            if run.ok and name != base and len(run.blocks) == len(under):
+                logs.setdefault(len(under), []).append((name, under, [block_stat(block) for block in run.blocks]))
+    found: dict[str, list[float]] = {}
+    for n, rows in logs.items():
+        i, j = np.triu_indices(n)
+        for begin in range(0, len(rows), 4096):  # so that the pairs of all don't lie in memory at once
+            some = rows[begin : begin + 4096]
+            ratios = np.log(np.array([above for _, _, above in some]) / np.array([under for _, under, _ in some]))
+            centres = np.median((ratios[:, i] + ratios[:, j]) / 2, axis=1)
+            for (name, _, _), centre in zip(some, centres.tolist(), strict=True):
+                found.setdefault(name, []).append(centre)
+    return found
+
+
+def _base(launches: Sequence[Launch]) -> float | None:
+    """Median of the reference's launches, in ms."""
+    runs = [launch.arms[race.REFERENCE] for launch in launches if race.REFERENCE in launch.arms]
+    medians = [statistics.median(x for block in run.blocks for x in block) / 1e6 for run in runs if run.ok]
+    return statistics.median(medians) if medians else None
 
 
 def _named(name: str) -> Arm:

@@ -86,7 +86,7 @@ class Fronts(Findings):
             found.setdefault(self.trials[id].candidate.target, []).append(id)
         return found
 
-    @property
+    @cached_property
     def front(self) -> list[str]:
         """Ids of all fronts."""
         return [id for ids in self.fronts.values() for id in ids]
@@ -124,7 +124,7 @@ class Fronts(Findings):
     def worse(self, name: str, a: str, b: str) -> bool:
         """Whether `a` is proven worse than `b` by an objective: in pairs, or by intervals that don't meet."""
         if name == "latency_ms":
-            times = race.gap(self.confirmed or self.raced, b, a)
+            times = race.gap(self.launches_of(a, b), b, a)
             if len(times) > 1:
                 return t_interval(times, race.CONFIDENCE).low > 0
         sign = 1 if self.goals.direction(name) == "min" else -1
@@ -182,12 +182,15 @@ class Fronts(Findings):
 
     def _surpassed(self, trial: Trial) -> str | None:
         ids = self.fronts.get(trial.candidate.target, [])
-        above = [id for id in ids if trial in self.known and _surpasses(self._costs(id), self._costs(trial.id))]
+        if any(trial.id not in self.values[name] for name in self.goals.names):
+            return None
+        mine = self._costs(trial.id)
+        above = [id for id in ids if _surpasses(self._costs(id), mine)]
         if not above:
             return None
-        sure = [id for id in above if self.decided(id, trial.id)]
+        sure = next((id for id in above if self.decided(id, trial.id)), None)
         words = "surpassed by" if sure else UNDECIDED
-        return f"{words} {self.trials[(sure or above)[0]].candidate.label}"
+        return f"{words} {self.trials[sure or above[0]].candidate.label}"
 
 
 def _surpasses(a: Sequence[float], b: Sequence[float]) -> bool:

@@ -275,12 +275,15 @@ def measured(measure: str, scores: ndarray, labels: ndarray) -> Estimate:
 
 def share(right: int, n: int) -> Estimate:
     """A share of n, with its exact binomial interval."""
-    from scipy.stats import binomtest
+    from scipy.special import betaincinv
 
     if not n:
         return Estimate(math.nan, n=0)
-    interval = binomtest(right, n).proportion_ci(CONFIDENCE, method="exact")
-    return Estimate(right / n, float(interval.low), float(interval.high), n, ("share", right))
+    # Clopper and Pearson's, by quantiles of the beta distribution: scipy's `binomtest` takes a thousand times as long.
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(right, n - right + 1, tail)) if right else 0.0
+    high = float(betaincinv(right + 1, n - right, 1 - tail)) if right < n else 1.0
+    return Estimate(right / n, low, high, n, ("share", right))
 
 
 def mean(values: ndarray) -> Estimate:
@@ -297,9 +300,9 @@ def mean(values: ndarray) -> Estimate:
 
 def timed(value: float, low: float | None, high: float | None, launches: int) -> Estimate:
     """A time whose logarithm has Student's interval over launches."""
-    from scipy import stats
+    from scipy.special import stdtrit  # `stats.t` takes a hundred times as long
 
     if low is None or high is None or launches < 2 or low <= 0:
         return Estimate(value, low, high, launches)
-    error = math.log(high / low) / 2 / float(stats.t.ppf((1 + CONFIDENCE) / 2, launches - 1))
+    error = math.log(high / low) / 2 / float(stdtrit(launches - 1, (1 + CONFIDENCE) / 2))
     return Estimate(value, low, high, launches, ("log t", error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -210,7 +211,7 @@ def _trial(row: dict[str, Any]) -> Trial:
 def _outline(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `medians` for a measurement."""
     same = ("session", "launch", "arm", "status", "reason", "created")
-    data = [block_stat(block) for block in row["samples"]["run"]["blocks"]]
+    data = [statistics.median(block) for block in row["samples"]["run"]["blocks"]]
     return {"measurement": row["id"], **{name: row[name] for name in same}, "data": json.dumps(data)}
 
 
