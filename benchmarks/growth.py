@@ -1,4 +1,4 @@
-"""A study of 5,000 models and 100,000 facts: how long opening, a suggestion, choosing and showing take. `make bench-growth`.
+"""A study of 5,000 models and 100,000 facts: how long it takes to open, suggest, choose and show. `make bench-growth`.
 
 One model is really trained, converted, proven and timed; the others are its rows with other values, accuracies and
 times, written straight into the tables. Each figure is of one process that begins anew.
