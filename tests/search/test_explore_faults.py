@@ -464,7 +464,7 @@ def test_a_locked_database_is_one_clear_error_and_nothing_is_lost(
             locks[0].execute("begin exclusive")
 
     child = begin(pool, tmp_path / "out", replay=True, busy_s=0.5)
-    ended = follow(child, ":memory:", lock)
+    ended = follow(child, str(tmp_path / "none.sqlite"), lock)
     assert ended.code == 5
     assert "database is locked" in ended.error and "it goes on" in ended.error
     assert "Traceback" not in ended.error
