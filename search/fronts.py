@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,15 +71,23 @@ class Fronts(Findings):
         """By target the ids that no other surpasses, by point estimates, the best by the first objective first."""
         found: dict[str, list[str]] = {}
         for target, ids in self._by_target(self.able_ids).items():
-            ids = self._lasting(ids)
-            costs = {id: self._costs(id) for id in ids}
-            found[target] = sorted(
-                (a for a in ids if not any(_surpasses(costs[b], costs[a]) for b in ids)), key=lambda id: costs[id]
-            )
+            front: list[str] = []
+            # In this order nobody is surpassed by one that comes later.
+            for id in sorted(self._lasting(ids), key=self._costs):
+                if not any(_surpasses(self._costs(other), self._costs(id)) for other in front):
+                    front.append(id)
+            found[target] = front
         return found
 
+    @cached_property
+    def _cost(self) -> dict[str, tuple[float, ...]]:
+        """Of each trial whose objectives are known, in their order."""
+        names = self.goals.names
+        known = [id for id in self.trials if all(id in self.values[name] for name in names)]
+        return {id: tuple(self.goals.cost(name, self.values[name][id].value) for name in names) for id in known}
+
     def _costs(self, id: str) -> tuple[float, ...]:
-        return tuple(self.goals.cost(name, self.values[name][id].value) for name in self.goals.names)
+        return self._cost[id]
 
     def _by_target(self, ids: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -116,15 +125,15 @@ class Fronts(Findings):
     def _chosen(self, ids: Sequence[str]) -> str:
         """The best by the first objective; of those that aren't proven worse, the best by the next, and so on."""
         left = list(ids)
-        for name in self.goals.names:
-            best = min(left, key=lambda id: self._costs(id)[self.goals.names.index(name)])
+        for place, name in enumerate(self.goals.names):
+            best = min(left, key=lambda id: self._costs(id)[place])
             left = [id for id in left if id == best or not self.worse(name, id, best)]
         return min(left, key=self._costs)
 
     def worse(self, name: str, a: str, b: str) -> bool:
         """Whether `a` is proven worse than `b` by an objective: in pairs, or by intervals that don't meet."""
         if name == "latency_ms":
-            times = race.gap(self.launches_of(a, b), b, a)
+            times = effects(self.launches_of(a, b), b, a, "median")
             if len(times) > 1:
                 return t_interval(times, race.CONFIDENCE).low > 0
         sign = 1 if self.goals.direction(name) == "min" else -1
@@ -134,6 +143,8 @@ class Fronts(Findings):
             return found.low is not None and found.low > 0
         one, other = self.values[name][a], self.values[name][b]
         if one.low is None or one.high is None or other.low is None or other.high is None:
+            if name == "latency_ms":  # timed once
+                return math.log(one.value / other.value) > race.FAR
             return sign * (one.value - other.value) > 0
         return one.low > other.high if sign > 0 else one.high < other.low
 
@@ -182,9 +193,9 @@ class Fronts(Findings):
 
     def _surpassed(self, trial: Trial) -> str | None:
         ids = self.fronts.get(trial.candidate.target, [])
-        if any(trial.id not in self.values[name] for name in self.goals.names):
+        mine = self._cost.get(trial.id)
+        if mine is None:
             return None
-        mine = self._costs(trial.id)
         above = [id for id in ids if _surpasses(self._costs(id), mine)]
         if not above:
             return None
