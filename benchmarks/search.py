@@ -273,7 +273,7 @@ def costs(folder: Path, runs: Sequence[Run], known: Mapping[str, Sequence[Point]
     yield f"\n### Cost\n\n- {fidelity}."
     yield f"- {len(known)} models were evaluated, for {asked} that the runs asked for, {each:.1f} s each"
     yield f"  ({', '.join(f'{name} {seconds[name] / len(known):.1f}' for name in evaluated)})."
-    yield f"- Training and inheriting took {seconds['train']:.0f} s: one training for all, {RANKED} more to check its ranks."
+    yield f"- Training and inheriting took {seconds['train']:.0f} s: one training for all, {RANKED} to check its ranks."
     yield f"  With a training for each of its models a run had needed {max(len(run.models) for run in runs)}."
 
 
