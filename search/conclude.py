@@ -18,7 +18,7 @@ from .candidate import candidates
 from .choose import Demand, nearest
 from .evaluate import ALL_LOSS, GIVEN, INHERITED, TUNED, UNTRAINED
 from .findings import Findings, by_arm
-from .fronts import Fronts
+from .fronts import SURE, Fronts
 from .making import making
 from .objectives import Objective
 from .roster import Tried
@@ -199,7 +199,7 @@ def _notes(search: Exploring, found: Fronts) -> list[str]:
     for target in search.deployments.targets:
         if target not in found.winners:
             notes.append(f"{target}: nothing was chosen, no model keeps to the constraints there")
-    unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < 0.95]
+    unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < SURE]
     if unsure:
         notes.append(f"not sure at 95 % for the best: {', '.join(unsure)}")
     notes.append("latencies are valid for this machine and session; run `seatrial bench` on the device that counts")

@@ -370,7 +370,7 @@ class Exploring(Underway):
         if not any(trial.status == "ok" for trial in trials.values()):
             return {name: {} for name in self.goals.all}
         rows = [row_of(trial, models[trial.candidate.model], latency.get(trial.id)) for trial in trials.values()]
-        document = {"key": self.key, "candidates": rows, "data": {"evaluate": {"n": self.effort.examples}}}
+        document: dict[str, Any] = {"key": self.key, "candidates": rows}
         with closing(Views(self.folder, document, self.store, trials)) as views:
             document["data"] = views.program.data
             if self.goals.described and not self._own:
