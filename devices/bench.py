@@ -16,7 +16,7 @@ from ..core.errors import NothingMeasured, SeatrialError
 from .arms import Arm, Plan, arms_from_paths
 from .device_profile import device_profile
 from .feeds import Wishes
-from .gate import Rule
+from .gate import Rule, sings
 from .grid import Grid
 from .peak import with_limits
 from .probe import interpreter
@@ -161,7 +161,7 @@ def _bench_result(
         bad.append(ArmSummary(Arm.absent(name), "unusable", f"{error.asked}: {error.found}"))
     canaries = [x for s in found for x in effects(launches, s.arm.name, _again(s.arm), plan.stat)]
     canary = t_interval(canaries, 1 - Rule().canary_alpha) if canaries else None
-    valid = canary is None or canary.low <= 0 <= canary.high
+    valid = canary is None or not sings(canary, Rule())
     pairs = rank(launches, [s.arm.name for s in good], plan.stat) if valid else []
     return BenchResult(
         good + bad,

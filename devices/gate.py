@@ -39,6 +39,9 @@ QUICK_LOOKS = (Look(5, 1.0),)
 class Rule:
     """`tolerate` and `detect` are fractions; `alpha` is one-sided, over all looks of one comparison.
 
+    The canary fails where base and duplicate differ, proven, by more than `canary_slack` of `tolerate`: a smaller bias
+    can't turn a verdict, and of many sessions some always prove one of practically nothing.
+
     `family` counts the benchmarks that are judged in one run. REGRESS and a failed canary are alarms, so each benchmark
     gets its part of their alpha (Holm's first step, see `family.settle`). PASS isn't divided: a run is green only when
     all are, so one that hides a slowdown of `detect` is green at most as rarely as that benchmark alone.
@@ -48,6 +51,7 @@ class Rule:
     detect: float = 0.05
     alpha: float = 0.01
     canary_alpha: float = 0.005  # two-sided: at 95 %, one A/A session in twenty would be INVALID by chance
+    canary_slack: float = 0.1
     looks: tuple[Look, ...] = FULL_LOOKS
     family: int = 1
 
@@ -70,6 +74,7 @@ class Rule:
             "detect": self.detect,
             "alpha": self.alpha,
             "canary_alpha": self.canary_alpha,
+            "canary_slack": self.canary_slack,
             "looks": looks,
             "family": self.family,
         }
@@ -168,7 +173,7 @@ def without_comparison(reason: str, baseline: bool = True) -> Decision:
 def _first_that_holds(effect: Interval, canary: Interval, sure: Interval, rule: Rule) -> tuple[Verdict, str, bool]:
     """Verdict, the reason for it, and whether it stands before the last look; `sure` is the canary over a family."""
     limit = math.log1p(rule.detect) / 2
-    if sure.low > 0 or sure.high < 0:
+    if sings(sure, rule):
         return Verdict.INVALID, f"the baseline differs from its own duplicate: {percent(sure)}", True
     if not canary.half_width < limit:
         found = f"± {_exp(canary.half_width) - 1:.1%}"
@@ -182,6 +187,12 @@ def _first_that_holds(effect: Interval, canary: Interval, sure: Interval, rule: 
     margins = f"neither a slowdown of {rule.tolerate:.1%} is proven nor one of {rule.detect:.1%} excluded"
     reason = f"{margins}: {percent(effect)}"
     return Verdict.INCONCLUSIVE, reason, False
+
+
+def sings(canary: Interval, rule: Rule) -> bool:
+    """Whether a baseline proves to differ from its own duplicate, by more than next to nothing."""
+    slack = rule.canary_slack * math.log1p(rule.tolerate)
+    return canary.low > slack or canary.high < -slack
 
 
 def regress(effect: Interval, rule: Rule) -> str:

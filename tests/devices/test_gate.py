@@ -64,6 +64,14 @@ def test_a_canary_that_sings_comes_before_a_slowdown():
     assert "duplicate" in decision.reason
 
 
+def test_a_canary_proven_to_be_off_by_next_to_nothing_spoils_no_session():
+    tiny, more = ([x + 0.00001 * i for i in range(5)] for x in (0.0002, 0.0015))
+    assert judge([0.0, 0.001, 0.0, -0.001, 0.0], tiny, RULE, 0).verdict == Verdict.PASS
+    assert judge([0.0, 0.001, 0.0, -0.001, 0.0], more, RULE, 0).verdict == Verdict.INVALID
+    exact = Rule(tolerate=0)
+    assert judge([0.0, 0.001, 0.0, -0.001, 0.0], tiny, exact, 0).verdict == Verdict.INVALID
+
+
 def test_too_much_noise_asks_for_more_launches_and_is_invalid_at_the_last():
     wild = [0.1, -0.1, 0.08, -0.09, 0.02] * 3
     early, last = judge(wild[:5], wild[:5], RULE, 0), judge(wild[:12], wild[:12], RULE, 1)
