@@ -29,7 +29,7 @@ from seatrial.devices.stats import share_interval
 OUT = Path("build/bench-noise")
 BIN = Path(sys.executable).parent
 WANTED = {0.0: 200, 0.01: 20, 0.05: 60, 0.10: 60}
-PEER_TURNS = 60
+PEER_TURNS = 40
 PEER_KINDS = {"A/A": BLOCKS, "+5 %": BLOCKS + 5}
 LIMITS = (1.05, 1.025)
 VERDICTS = ("PASS", "REGRESS", "INCONCLUSIVE", "INVALID")
