@@ -173,6 +173,7 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
         "goals": {
             "objectives": [{"name": name, "direction": goals.direction(name)} for name in goals.names],
             "constraints": [str(bound) for bound in goals.bounds],
+            "described": list(goals.described),
         },
         "fronts": found.fronts,
         "models": {

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.bundle import Bundle
 from ..core.errors import CheckFailed, UsageError
 from ..core.ids import files_id
-from ..core.paths import check_free, writing
+from ..core.paths import check_free, whole_file
 from ..devices.facts import host_facts
 from ..devices.store import Store
 from ..exporter.api import host_identity
@@ -31,7 +31,7 @@ from .choose import Bound, Demand, best
 from .findings import Findings
 from .making import INPUTS
 from .objectives import Estimate, Objective
-from .report import render
+from .report_added import page_of
 from .trials import Trial, Trials, work_of
 from .views import Views
 
@@ -71,13 +71,13 @@ class Study:
     @classmethod
     def write(cls, folder: Path, found: Findings, program: Program, facts: dict[str, Any]) -> Study:
         """Write ``study.json`` and ``report.html`` from what was found."""
-        document = _document(found, program, facts)
-        with writing(f"the study {folder}"):
-            for name, text in ((FILE, json.dumps(document, indent=1)), ("report.html", render(document))):
-                part = folder / f"{name}.part"
-                part.write_text(text)
-                part.replace(folder / name)
-        return cls(folder, document)
+        study = cls(folder, _document(found, program, facts))
+        with whole_file(folder / FILE) as part:
+            part.write_text(json.dumps(study.document, indent=1))
+        page = page_of(study)
+        with whole_file(folder / "report.html") as part:
+            part.write_text(page, encoding="utf-8")
+        return study
 
     @property
     def candidates(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from seatrial.search.candidate import Candidate
 from seatrial.search.kept import Kept
 from seatrial.search.objectives import Estimate, Objective
 from seatrial.search.report import figures, render
-from seatrial.search.report_added import rows_of
+from seatrial.search.report_added import page_of, rows_of
 from seatrial.search.report_many import Many
 from seatrial.search.study import Study
 from seatrial.search.trials import Trial, Trials
@@ -246,8 +247,24 @@ def test_an_objective_that_was_added_stands_in_the_page_beside_the_winner(study:
     assert row["old"]["value"] == 0.90 and row["difference"] is None, "f1 is no mean over examples"
     text = text_of(section(render(study, [row]), "Objectives that were added later"))
     assert "de255148 openvino fp32 × 1" in text and "0.95 [0.94, 0.96]" in text and "0.9 [0.89, 0.91]" in text
+    assert page_of(found) == render(study, [row]), "a search that goes on writes the same page"
     (row,) = rows_of(with_facts(study, tmp_path, {winner: 0.90}))
     assert row["id"] == other, "what is stored stays"
+
+
+def test_an_objective_of_the_study_file_is_not_called_added(study: Document, tmp_path: Path) -> None:
+    study["goals"]["described"] = ["f1"]
+    found = with_facts(study, tmp_path, {study["chosen"]["overall"]: 0.90})
+    assert rows_of(found) == [] and "added later" not in page_of(found)
+
+
+def test_an_added_objective_that_can_not_be_had_any_more_costs_no_report(study: Document, tmp_path: Path) -> None:
+    found = with_facts(study, tmp_path, {})
+    with sqlite3.connect(tmp_path / "facts.sqlite") as raw:  # there are answers by now, of a model that is gone
+        raw.execute("""update trials set data = json_set(data, '$.outputs', 'work/gone.npz')""")
+    text = text_of(page_of(found))
+    assert "the objectives that were added are not shown" in text and "is gone" in text
+    assert "TFLite int8: accuracy" in text
 
 
 def test_the_pictures_of_a_file_are_those_of_the_page(study: Document, tmp_path: Path) -> None:
