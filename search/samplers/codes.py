@@ -60,6 +60,32 @@ class Codes:
         rows = np.full((2 * n if self._forbidden else n, len(self.variables)), np.nan)
         return self._valid(rows, rng)[:n]
 
+    def along(self, rows: Array, share: float, rng: np.random.Generator) -> Array:
+        """The same rows with each ordered variable at a share of its range. Forbidden ones are left out."""
+        found = rows.copy()
+        for i, place in self._at(share):
+            found[:, i] = place
+        return self._valid(found, rng)
+
+    def off(self, rows: Array, share: float) -> Array:
+        """How many ordered variables of each row stand elsewhere."""
+        found = np.zeros(len(rows))
+        for i, place in self._at(share):
+            found += (rows[:, i] != ABSENT) & (np.abs(rows[:, i] - place) > 1e-9)
+        return found
+
+    def _at(self, share: float) -> list[tuple[int, float]]:
+        """The place of each ordered variable there; numbers that are listed downwards are counted from their end."""
+        found = []
+        for i, variable in enumerate(self.variables):
+            if variable.choices and variable.ordered:
+                last = len(variable.choices) - 1
+                down = isinstance(variable.choices[0], int | float) and variable.choices[0] > variable.choices[-1]
+                found.append((i, float(round((1 - share if down else share) * last))))
+            elif variable.ordered:
+                found.append((i, variable.place(variable.at(share))))
+        return found
+
     def mutate(self, rows: Array, rng: np.random.Generator) -> Array:
         """A neighbour of each row: one variable has another value, sometimes more. Forbidden ones are left out."""
         free = (rows != ABSENT) & self._free

@@ -305,3 +305,16 @@ def test_the_default_learns() -> None:
 
     ours, random = ([area(name, seed) for seed in range(2)] for name in ("model", "random"))
     assert min(ours) > max(random)
+
+
+def test_the_default_starts_along_the_diagonal_of_what_is_ordered() -> None:
+    names = {"depth": [1, 2, 3], "width": [32, 16, 8], "kind": {"choices": ["a", "b"]}, "lr": {"low": 0.01, "high": 1.0}}
+    many = {"when": {"depth": [2, 3]}, "low": 0, "high": 4, "step": 1}
+    made = make(Space.from_dict(names | {"late": many}), ["error", "ms"], log=["ms"], seed=3)
+    seen = []
+    for i in range(5):
+        seen.append(made.ask() or {})
+        made.tell(seen[-1], {"error": 0.1 * i, "ms": 1.0 + i}, {}) if i else made.tell(seen[-1], failed=True)
+    places = [tuple(v.get(name) for name in ("depth", "width", "late")) for v in seen]
+    assert places == [(3, 32, 4), (1, 8, None), (2, 16, 2), (1, 8, None), (3, 32, 3)], places
+    assert [round(v["lr"], 3) for v in seen] == [1.0, 0.01, 0.505, 0.258, 0.752]
