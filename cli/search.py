@@ -30,6 +30,7 @@ from . import ui
 @click.option("--sampler", help="model (the default), random, exhaustive, tpe, tpe-independent or nsga2.")
 @click.option("--objective", multiple=True, help="Instead of a study file's, the first decides; added ones, too.")
 @click.option("--subject-to", multiple=True, metavar='"latency_ms <= 5"', help="Instead of a study file's constraints.")
+@click.option("--tune", is_flag=True, help="Train chosen inherited weights further, though no model came since.")
 @click.option("--store", metavar="URL", help="Facts of a study file in a database: postgresql+psycopg://...")
 @click.option("--seed", type=int, help="Of the sampler and of the order of measurements. [the file's, or 0]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The study's folder.")

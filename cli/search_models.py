@@ -24,7 +24,7 @@ IN_FILE = {
 """Options of a search over one model, and what says the same in a study file."""
 MOST = 12
 """Lines of a front, and reasons of failures, at most."""
-ALONE = ("evaluations", "minutes", "sampler", "objective", "subject_to", "store")
+ALONE = ("evaluations", "minutes", "sampler", "objective", "subject_to", "tune", "store")
 
 
 def is_study(model: str) -> bool:
@@ -79,6 +79,7 @@ def run(model: str, output: Path, command: str, options: Mapping[str, Any]) -> S
             subject_to=options["subject_to"],
             store=options["store"],
             overwrite=options["overwrite"],
+            tune=options["tune"],
             limits=ui.limits(options["timeout"], options["memory"]),
             command=command,
             say=say,

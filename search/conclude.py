@@ -14,16 +14,16 @@ from ..devices.facts import cores_given, cpu_flags
 from ..devices.launches import Launch
 from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
-from .candidate import candidates
+from .candidate import candidates, key_text
 from .choose import Demand, nearest
-from .evaluate import ALL_LOSS, GIVEN, INHERITED, TUNED, UNTRAINED
+from .evaluate import ALL_LOSS, GIVEN, INHERITED, UNTRAINED
 from .findings import Findings, by_arm
 from .fronts import SURE, Fronts
 from .making import making
 from .objectives import Objective
-from .roster import Tried
+from .roster import TUNED, Tried
 from .run import nothing
-from .study import Study
+from .study import FILE, Study
 from .trials import Trial, feasible
 from .views import Views
 
@@ -44,10 +44,9 @@ def conclude(search: Exploring, command: str) -> Study:
     first = fronts(search, models, [])
     _check(first)
     if search.evaluator.way == INHERITED:
-        for key in dict.fromkeys(first.trials[id].candidate.model for id in first.winners.values()):
-            if not key.endswith(TUNED):
-                search.say(f"training the chosen {key[:8]} a little further")
-                search.evaluator.tune(models[key].values)
+        for key in _to_tune(search, models, first):
+            search.say(f"training the chosen {key_text(key)} a little further")
+            search.evaluator.tune(models[key].values)
         models = _models(search)
         first = fronts(search, models, [])
     variants = _variants(search, first)
@@ -72,6 +71,30 @@ def conclude(search: Exploring, command: str) -> Study:
         search.say(f"packing {name}")
         study.pack(each, search.folder / name, overwrite=True)
     return study
+
+
+def _to_tune(search: Exploring, models: Mapping[str, Tried], first: Fronts) -> list[str]:
+    """Keys of the chosen models whose inherited weights are to be trained further.
+
+    They are chosen among inherited weights alone: so a search that a kill cut off within this tunes no others.
+    Where no model came since the last choice, other objectives choose among what is stored and nothing is trained,
+    unless it is wished for.
+    """
+    inherited = {key: one for key, one in models.items() if not key.endswith(TUNED)}
+    before = Study.read(search.folder).document["models"] if (search.folder / FILE).exists() else {}
+    known = {key for key, one in before.items() if one["status"] == "ok"}
+    came = any(one.status == "ok" and key not in known for key, one in inherited.items())
+    chosen = _chosen(first if len(inherited) == len(models) else fronts(search, inherited, []))
+    if search.tune:
+        chosen = list(dict.fromkeys([*chosen, *_chosen(first)]))
+    # One that was begun and failed for want of time or memory is tried again like any other.
+    due = [key for key in chosen if came or search.tune or key + TUNED in before]
+    return [key for key in due if key in inherited and key + TUNED not in models]
+
+
+def _chosen(found: Fronts) -> list[str]:
+    """Keys of the chosen models, each once."""
+    return list(dict.fromkeys(found.trials[id].candidate.model for id in found.winners.values()))
 
 
 def _models(search: Exploring) -> dict[str, Tried]:
@@ -121,7 +144,7 @@ def _each(search: Exploring, some: Sequence[Trial]) -> dict[str, dict[str, ndarr
 def _check(found: Fronts) -> None:
     """Somebody is there to choose."""
     if not found.known:
-        reasons = {one.model[:8]: one.reason for one in found.models.values()}
+        reasons = {key_text(one.model): one.reason for one in found.models.values()}
         raise nothing("no model could be made, proven and timed", reasons, "see the reasons; correct the study file")
     if not found.able_ids:
         demand = Demand(found.goals.names[0], found.goals.direction(found.goals.names[0]), found.goals.bounds)
@@ -193,10 +216,11 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
 def _notes(search: Exploring, found: Fronts) -> list[str]:
     notes = [search.fidelity] if search.fidelity else []
     names = found.goals.names
-    for name in found.winners:
-        if name != "best" and len(names) > 1:
-            words = f"{name}: nobody who keeps to the constraints is proven better by {names[0]} than what was chosen"
-            notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
+    if len(names) > 1:
+        kept = " who keeps to the constraints" if found.goals.bounds else ""
+        words = f"on each target nobody{kept} is proven better by {names[0]} than what was chosen"
+        notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
+    notes += _inherited(found)
     for target in search.deployments.targets:
         if target not in found.winners:
             notes.append(f"{target}: nothing was chosen, no model keeps to the constraints there")
@@ -204,4 +228,22 @@ def _notes(search: Exploring, found: Fronts) -> list[str]:
     if unsure:
         notes.append(f"not sure at 95 % for the best: {', '.join(unsure)}")
     notes.append("latencies are valid for this machine and session; run `seatrial bench` on the device that counts")
+    return notes
+
+
+def _inherited(found: Fronts) -> list[str]:
+    """Of each chosen model with inherited weights, why they were not trained further."""
+    notes = []
+    for key in _chosen(found):
+        if found.models[key].trained != INHERITED:
+            continue
+        tuned = found.models.get(key + TUNED)
+        why = "the same command with --tune trains them further"
+        if tuned is not None:
+            why = (
+                "trained further it was not chosen" if tuned.status == "ok" else f"training them failed: {tuned.reason}"
+            )
+        ids = [id for id in found.winners.values() if found.trials[id].candidate.model == key]
+        targets = dict.fromkeys(found.trials[id].candidate.target for id in ids)
+        notes.append(f"{', '.join(targets)}: the chosen {key_text(key)} has inherited weights; {why}")
     return notes

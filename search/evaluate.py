@@ -22,7 +22,7 @@ from .folder import write_once
 from .making import arm_of, making
 from .models.api import Facts, Models, Result
 from .models.tasks import own_failure
-from .roster import Roster, Tried
+from .roster import TUNED, Roster, Tried
 from .space import Values, values_id
 from .studyfile import Effort, StudyFile
 from .trials import AGAIN, Trial, feasible
@@ -33,8 +33,6 @@ PRECISION = "precision"
 TARGETS = ("onnxruntime", "openvino", "tflite")
 UNTRAINED = "-untrained"
 """Behind a model's key: the same graph before training, for its times."""
-TUNED = "-tuned"
-"""Behind a model's key: what it inherited, trained a little further."""
 GIVEN, INHERITED, FINETUNED, ALONE = "given", "inherited", "finetuned", "alone"
 """Where weights come from: a pool's model, the shared training, a short one from that, one of its own."""
 ALL_LOSS = 1.0

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import UsageError
 from ..core.ids import content_id
 from ..core.paths import whole_file
 from ..core.process import Limits
@@ -25,7 +26,7 @@ from ..targets import require
 from . import samplers, studyfile
 from .candidate import Candidate
 from .conclude import conclude
-from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, TUNED, UNTRAINED, Deployments, Evaluator
+from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, UNTRAINED, Deployments, Evaluator
 from .findings import Latency
 from .folder import alone, study_folder, sweep
 from .goals import LOGARITHMIC, Goals
@@ -34,7 +35,7 @@ from .kept import Kept
 from .models.api import Models
 from .objectives import Estimate, Objective
 from .progress import Progress, text_of
-from .roster import Roster, Tried
+from .roster import TUNED, Roster, Tried
 from .samplers import Sampler
 from .samplers.base import Known
 from .space import Space, Values
@@ -55,32 +56,22 @@ RANKED = 6
 """Models that are trained alone to see whether inherited weights rank alike."""
 
 
-def explore(
-    file: Path | str,
-    *,
-    output: Path | str,
-    effort: Mapping[str, Any] | None = None,
-    objectives: Sequence[str] = (),
-    subject_to: Sequence[str] = (),
-    store: str | None = None,
-    overwrite: bool = False,
-    limits: Limits = Limits(),
-    command: str = "",
-    say: Say | None = None,
-) -> Study:
+def explore(file: Path | str, *, output: Path | str, command: str = "", **options: Any) -> Study:
     """Search the models of a study file for each of its targets; pack the chosen ones into `output`.
 
     Args:
         file: see `studyfile.read`.
         output: the study's folder.
-        effort: of `Effort`, what comes before the file's own.
-        objectives: names that take the place of the file's; those that were added to the study may be among them.
-        subject_to: constraints that take the place of the file's.
-        store: where facts are kept, as a SQLAlchemy URL; by default a file in the folder.
-        overwrite: begin anew, and replace what is there once the new study is whole.
-        limits: time and memory of each converter.
         command: the command line, for the report.
-        say: takes one line about each step as it starts.
+        options: what `opened` takes, by name:
+            `effort`: of `Effort`, what comes before the file's own.
+            `objectives`: names that take the place of the file's; those that were added to the study may be among them.
+            `subject_to`: constraints that take the place of the file's.
+            `store`: where facts are kept, as a SQLAlchemy URL; by default a file in the folder.
+            `overwrite`: begin anew, and replace what is there once the new study is whole.
+            `tune`: train what is chosen of inherited weights further, though no model came since the last choice.
+            `limits`: time and memory of each converter.
+            `say`: takes one line about each step as it starts.
 
     Raises:
         NothingMeasured: no model could be made, proven and measured.
@@ -88,17 +79,7 @@ def explore(
         UsageError: bad arguments, file or data.
         CannotDo: a missing part.
     """
-    with opened(
-        file,
-        output=output,
-        effort=effort,
-        objectives=objectives,
-        subject_to=subject_to,
-        store=store,
-        overwrite=overwrite,
-        limits=limits,
-        say=say,
-    ) as exploring:
+    with opened(file, output=output, **options) as exploring:
         exploring.run()
         with alone(exploring.folder):
             sweep(exploring.folder)
@@ -116,14 +97,20 @@ def opened(
     subject_to: Sequence[str] = (),
     store: str | None = None,
     overwrite: bool = False,
+    tune: bool = False,
     limits: Limits = Limits(),
     say: Say | None = None,
 ) -> Iterator[Exploring]:
-    """What `explore` does before it searches: nothing is trained or evaluated yet. The folder is held by the block."""
+    """What `explore` does before it searches, with the arguments that it names; the folder is held by the block.
+
+    Nothing is trained or evaluated yet.
+    """
     study = studyfile.read(file)
     chosen = {key: value for key, value in (effort or {}).items() if value is not None}
     asked = f"the study file {file}"
     wanted = replace(study.search, **chosen)
+    if tune and study.family is None:
+        raise UsageError(f"{asked}: --tune", "there is no family: no model inherits weights", "leave it out")
     deployments = Deployments.read(study, wanted, asked)
     # What is wrong with the space or the sampler is said before anything is trained.
     samplers.make(Space.from_dict(study.space, study.forbidden, f"{asked}: space"), ("",), wanted.sampler)
@@ -140,6 +127,7 @@ def opened(
         study_folder(folder, key, overwrite, joined=not overwrite) as place,
         Exploring(place, key, limits, say or (lambda _: None), store, study, wanted, goals, deployments) as exploring,
     ):
+        exploring.tune = tune
         yield exploring
 
 
@@ -180,6 +168,7 @@ class Exploring(Underway):
         self.roster = Roster(self.store, key)
         self.trials.forget_failed(self.roster.forget_failed())
         self.begun = time.monotonic()
+        self.tune = False
         self._own: list[Objective] = []
         self._later: list[Tried] = []
         self._begun = False

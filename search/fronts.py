@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .choose import Bound
 from .findings import Findings
 from .goals import Goals
 from .objectives import Estimate, mean
-from .roster import Tried
+from .roster import TUNED, Tried
 from .trials import Trial
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ class Fronts(Findings):
         for place, name in enumerate(self.goals.names):
             best = min(left, key=lambda id: self._costs(id)[place])
             left = [id for id in left if id == best or not self.worse(name, id, best)]
-        return min(left, key=self._costs)
+        chosen = min(left, key=self._costs)
+        mine = self.trials[chosen].candidate
+        further = replace(mine, model=mine.model + TUNED).id
+        return further if further in left else chosen  # the same graph: what differs in time or size is chance
 
     def worse(self, name: str, a: str, b: str) -> bool:
         """Whether `a` is proven worse than `b` by an objective: in pairs, or by intervals that don't meet."""

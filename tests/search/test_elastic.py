@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import searches
 from seatrial import load
 from seatrial.core import process
 from seatrial.core.errors import ChildFailed, UsageError
@@ -26,31 +27,7 @@ from seatrial.search.models.fidelity import fidelity
 
 pytest.importorskip("sklearn")
 
-DIGITS = """
-family = {
-    "name": "elastic", "size": 8, "stem": 8, "stem_stride": 1, "head": 32,
-    "stages": [
-        {"width": 16, "depth": 2, "stride": 2, "expand": 2},
-        {"width": 24, "depth": 1, "stride": 2, "expand": 1},
-    ],
-    "widths": [0.5, 0.6, 1.0], "resolutions": [6, 8],
-}
-shared = {"epochs": 5, "batch": 32, "lr": 0.01}
-budget = {"epochs": 3, "batch": 32, "lr": 0.01}
-
-
-def load_data(part):
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    rows = {"train": slice(0, 1000), "valid": slice(1000, 1400), "test": slice(1400, None)}[part]
-    return (digits.images[rows] / 16)[:, None], digits.target[rows]
-
-
-def get_labels():
-    return list("0123456789")
-"""
-
+DIGITS = searches.digits([0.5, 0.6, 1.0], [6, 8])
 OWN = """
 import os
 import signal
@@ -244,7 +221,7 @@ def test_a_smaller_net_is_a_part_of_the_largest(digits: Models) -> None:
 
 def test_all_of_the_family_learns_in_one_training(digits: Models, inherited: list[Result]) -> None:
     course = digits.train_shared()
-    assert course["epochs"] == 5 and course["loss"][-1] < course["loss"][0] / 2
+    assert course["epochs"] == 4 and course["loss"][-1] < course["loss"][0] / 2
     assert all(result.status == "ok" and result.n == 400 for result in inherited)
     largest, _, smallest = (result.accuracy or 0 for result in inherited)
     assert largest > 0.8 and smallest > 0.5

@@ -8,8 +8,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import searches
 import sqlalchemy as sa
 from seatrial.devices.store import Store
 from seatrial.exporter.run import verify
@@ -24,44 +24,13 @@ from seatrial.search.models.fidelity import TRUSTED
 from seatrial.search.study import Study
 
 TARGETS = ("onnxruntime", "tflite")
-STUDY = """
-family = {
-    "name": "elastic", "size": 8, "stem": 8, "stem_stride": 1, "head": 32,
-    "stages": [
-        {"width": 16, "depth": 2, "stride": 2, "expand": 2},
-        {"width": 24, "depth": 1, "stride": 2, "expand": 1},
-    ],
-    "widths": [0.5, 1.0], "resolutions": [4, 8],
-}
-shared = {"epochs": 4, "batch": 32, "lr": 0.01}
-budget = {"epochs": 3, "batch": 32, "lr": 0.01}
+MORE = """
 finetune = {"epochs": 1}
 targets = ["onnxruntime", "tflite"]
 precisions = ["fp32", "int8"]
 search = {"evaluations": 2, "calibration": 50, "examples": 300}
-
-
-def load_data(part):
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    rows = {"train": slice(0, 1000), "valid": slice(1000, 1400), "test": slice(1400, None)}[part]
-    return (digits.images[rows] / 16)[:, None], digits.target[rows]
-
-
-def get_labels():
-    return list("0123456789")
 """
-SCRIPT = """
-import functools, sys
-from seatrial.search import explore, underway
-# The protocol's own rounds and launches would take minutes; what is tested here doesn't depend on them.
-underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
-underway.CONFIRM_LAUNCHES = 2
-explore.RANKED = 3
-from seatrial import cli
-cli.main(sys.argv[1:])
-"""
+STUDY = searches.digits([0.5, 1.0], [4, 8]) + MORE
 RUNS = (
     ("1", "timing .* deployments"),
     ("1", None),
@@ -75,17 +44,11 @@ WORK = ("capturing", "converting", "making", "proving", "timing", "confirming", 
 
 
 @dataclass
-class Ended:
-    """How a run went: its lines, its exit code, what the store and the trainings held afterwards."""
+class Ended(searches.Ended):
+    """And what the store and the trainings held afterwards."""
 
-    lines: list[str]
-    code: int
-    error: str
     rows: dict[tuple[str, Any], str] = field(default_factory=dict)
     trained: dict[str, float] = field(default_factory=dict)
-
-    def said(self, *words: str) -> list[str]:
-        return [line for line in self.lines if re.match("|".join(words), line)]
 
 
 def rows(folder: Path) -> dict[tuple[str, Any], str]:
@@ -112,18 +75,13 @@ def trainings(folder: Path) -> dict[str, float]:
 
 def search(file: Path, out: Path, *more: str, until: str | None = None) -> Ended:
     """The command as a user runs it, in a process of its own; killed after the first line that begins so."""
-    argv = [sys.executable, "-P", "-c", SCRIPT, "search", str(file), "-o", str(out), *more]
-    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    lines: list[str] = []
-    error: list[str] = []
-    assert child.stderr
-    for line in child.stderr:
-        step = re.match(r"\[ *[\d.]+ s\] (.*)", line)
-        (lines if step else error).append(step[1] if step else line)
-        if until and step and re.match(until, step[1]):
+    child = searches.begin(file, out, *more, ranked=3)
+
+    def hear(text: str) -> None:
+        if until and re.match(until, text):
             os.kill(child.pid, signal.SIGKILL)
-    code = child.wait(300)
-    return Ended(lines, code, "".join(error), rows(out), trainings(out))
+
+    return Ended(**vars(searches.follow(child, hear)), rows=rows(out), trained=trainings(out))
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +210,7 @@ def test_one_training_served_all_models_and_its_ranks_were_checked(study: Study)
     rho = float(re.findall(r"Spearman (-?[\d.]+)", told)[0])
     trained = {one["trained"] for one in study.document["models"].values()}
     assert ("inherited" in trained) == (rho >= TRUSTED)
+    assert any(key.endswith("-tuned") for key in study.document["models"]) == (rho >= TRUSTED)
 
 
 def test_accuracy_is_confirmed_on_what_nothing_was_chosen_by(study: Study) -> None:
@@ -298,20 +257,66 @@ def moved(study: Study, tmp_path: Path) -> Path:
     return Path(shutil.copytree(study.folder, tmp_path / "elsewhere"))
 
 
-def test_a_cost_matrix_later_retrains_nothing(moved: Path, runs: list[Ended], main: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def missed(moved: Path, main: Any, tmp_path: Path) -> dict[str, Any]:
+    """What the command says that adds an objective of this name to the copy: to take a 1 for something else is dear."""
     labels = list("0123456789")
     lines = [",".join(["", *labels])]
-    for i, row in enumerate(labels):  # to take a 1 for something else is dear
+    for i, row in enumerate(labels):
         lines.append(",".join([row, *("0" if i == j else "50" if i == 1 else "1" for j in range(10))]))
     (tmp_path / "costs.csv").write_text("\n".join(lines) + "\n")
     done = main("study", "objectives", "add", moved, "missed", "--cost", tmp_path / "costs.csv", "--json")
     assert done.code == 0, done.err
-    found = json.loads(done.out)
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def test_a_cost_matrix_later_retrains_nothing(moved: Path, missed: dict[str, Any], runs: list[Ended]) -> None:
+    found = missed
     assert (found["retrainings"], found["conversions"], found["replays"], found["launches"]) == (0, 0, 0, 0)
     study = Study.read(moved)
     assert set(found["estimates"]) == {c["id"] for c in study.candidates if c["status"] == "ok"}
     assert found["estimates"][found["chosen"]["id"]]["value"] == min(e["value"] for e in found["estimates"].values())
     assert trainings(moved) == runs[-1].trained
+
+
+def test_a_search_that_goes_on_reports_the_objectives_that_were_added(
+    moved: Path, missed: dict[str, Any], folder: Path, main: Any, tmp_path: Path
+) -> None:
+    assert "missed" not in (moved / "report.html").read_text()
+    assert search(folder / "study.py", moved).code == 0
+    page = (moved / "report.html").read_text()
+    assert "Objectives that were added later" in page and "missed" in page
+    assert main("study", "report", moved, "-o", tmp_path / "page.html").code == 0
+    assert (tmp_path / "page.html").read_text() == page
+
+
+def test_other_objectives_train_nothing_further_but_new_models_and_a_wish_do(
+    moved: Path, study: Study, folder: Path
+) -> None:
+    key = study.candidate(study.winners["best"])["model"].removesuffix("-tuned")
+    if study.document["models"][key]["trained"] != "inherited":
+        pytest.skip("inherited weights may not choose on this machine")
+    kept = {name: one for name, one in study.document["models"].items() if not name.endswith("-tuned")}
+
+    def untuned(known: dict[str, Any], *more: str) -> tuple[Ended, dict[str, Any]]:
+        """As where other objectives chose anew: nobody has been trained further, and these were known before."""
+        with sqlite3.connect(moved / "facts.sqlite") as raw:
+            raw.execute("delete from models where model like '%-tuned'")
+        (moved / "study.json").write_text(json.dumps({**study.document, "models": known}))
+        ended = search(folder / "study.py", moved, *more)
+        assert ended.code == 0, ended.error
+        return ended, Study.read(moved).document
+
+    ended, document = untuned(kept)
+    assert not ended.said("training", "the shared training", "inheriting", "capturing", "converting", "making")
+    assert set(document["models"]) == set(kept)
+    wish = f"the chosen {key[:8]} has inherited weights; the same command with --tune trains them further"
+    assert [note for note in document["notes"] if note.endswith(wish)]
+    for known, more in ((kept, ("--tune",)), ({key: kept[key]}, ())):
+        ended, document = untuned(known, *more)
+        assert ended.said(f"training the chosen {key[:8]}") and f"{key}-tuned" in document["models"]
+        assert not [note for note in document["notes"] if note.endswith(wish)]
 
 
 def test_new_examples_later_retrain_nothing(moved: Path, runs: list[Ended], main: Any, tmp_path: Path) -> None:
@@ -353,6 +358,7 @@ def test_select_takes_any_model_that_is_stored(study: Study, main: Any, tmp_path
         ("", ("--target", "tflite"), ("--target", "say it in the study file: targets")),
         ("", ("--calibration", "."), ("--calibration", "load_data()")),
         ("", ("--sampler", "oracle"), ("oracle", "model")),
+        ('del family, shared\nspace = {"source": ["a.onnx"]}\n', ("--tune",), ("--tune", "no family")),
     ],
 )
 def test_a_bad_file_or_option_is_one_clear_error(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
-import re
 import shutil
 import signal
 import sqlite3
@@ -14,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +22,12 @@ import numpy as np
 import postgres
 import psutil
 import pytest
+import searches
 import sqlalchemy as sa
-from seatrial.devices.store import Store, measurements, unpack
-from seatrial.search.roster import Roster, tried
+from searches import begin, facts, outcome
+from seatrial.devices.store import Store, measurements
+from seatrial.search.roster import Roster
 from seatrial.search.study import Study
-from seatrial.search.trials import trials
 
 MODELS = 6
 KILLS = 8
@@ -38,37 +37,6 @@ targets = ["onnxruntime"]
 precisions = ["fp32"]
 objectives = ["size_bytes", "latency_ms"]
 search = {"evaluations": 6}
-"""
-# The protocol's own rounds and launches would take minutes; what is tested here doesn't depend on them.
-SCRIPT = """
-import functools, json, os, sys
-from seatrial.devices import sitting, store
-from seatrial.devices.launches import ArmRun, Launch
-from seatrial.search import explore, roster, underway
-
-told = json.loads(os.environ["SEATRIAL_TEST"])
-underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
-underway.CONFIRM_LAUNCHES = 2
-store.BUSY_S = told.get("busy_s", 30.0)
-
-if host := told.get("host"):
-    roster.HERE = host
-    explore._host = lambda: host
-
-
-def replayed(self, arms, plan):
-    "A launch whose times are recorded ones: the larger a file, the faster, and no other disturbance."
-    runs, opened = {}, {"load_ms": 1.0, "first_ms": 1.0, "version": "1", "shapes": {}}
-    for arm in arms:
-        ns = int(1e10 / os.path.getsize(arm.artifact)) + len(json.dumps(dict(arm.settings)))
-        runs[arm.name] = ArmRun(arm.name, arm.same, k=1, blocks=[[ns] * 3] * 2, opened=opened, cost_s=0.01)
-    return Launch(self._next, str(self.seed), [], runs, 0.0, 0.01)
-
-
-if told.get("replay"):
-    sitting.Sitting._launch = replayed
-from seatrial import cli
-cli.main(sys.argv[1:])
 """
 CRASHING = """
 import ctypes, importlib.util, os, sys
@@ -122,52 +90,14 @@ def write_model(path: Path, hidden: int, name: str = "x") -> None:
 
 
 @dataclass
-class Ended:
-    """How a run went: its lines, its exit code, its errors, and what the store held afterwards."""
+class Ended(searches.Ended):
+    """And what the store held afterwards."""
 
-    lines: list[str]
-    code: int
-    error: str
     facts: dict[tuple[str, ...], str] = field(default_factory=dict)
 
 
-def facts(where: Path | str) -> dict[tuple[str, ...], str]:
-    """Every fact as text by its key; it fails where one is there twice."""
-    if isinstance(where, Path) and not where.exists():
-        return {}
-    found: dict[tuple[str, ...], str] = {}
-    with closing(Store(where)) as store:
-        store.create([trials, tried])
-        rows = [(("trial", r.candidate), r.data) for r in store.ask(sa.select(trials))]
-        rows += [(("model", r.model), r.data) for r in store.ask(sa.select(tried))]
-        for r in store.ask(sa.select(measurements)):
-            run = unpack(r.samples)["run"]
-            rows.append((("measured", r.session, str(r.launch), r.arm), repr((r.artifact, r.created, run["blocks"]))))
-    for key, text in rows:
-        assert key not in found, f"{key} is there twice"
-        found[key] = text
-    return found
-
-
-def begin(
-    file: Path, out: Path, *more: str, env: Mapping[str, str] | None = None, **told: Any
-) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-P", "-c", SCRIPT, "search", str(file), "-o", str(out), *more]
-    env = {**os.environ, "SEATRIAL_TEST": json.dumps(told), **(env or {})}
-    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
-
-
 def follow(child: subprocess.Popen[str], where: Path | str, heard: Callable[[str], None] = lambda text: None) -> Ended:
-    """Its lines as they come, until it ends."""
-    lines: list[str] = []
-    error: list[str] = []
-    assert child.stderr
-    for line in child.stderr:
-        step = re.match(r"\[ *[\d.]+ s\] (.*)", line)
-        (lines if step else error).append(step[1] if step else line)
-        if step:
-            heard(step[1])
-    return Ended(lines, child.wait(100), "".join(error), facts(where))
+    return Ended(**vars(searches.follow(child, heard)), facts=facts(where))
 
 
 def search(file: Path, out: Path, *more: str, heard: Callable[[str], None] = lambda text: None, **told: Any) -> Ended:
@@ -200,18 +130,6 @@ def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     good(search(pool, out, replay=True))
     return out
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """What a search found, without what only a clock knows."""
-    document = Study.read(folder).document
-    rows = {c["id"]: (c["latency_ms"], c["status"], c["launches"], c["size_bytes"]) for c in document["candidates"]}
-    return {
-        "models": list(document["models"]),
-        "fronts": document["fronts"],
-        "chosen": document["chosen"],
-        "rows": rows,
-    }
 
 
 def test_kills_at_random_moments_lose_nothing_and_change_nothing(pool: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from seatrial.devices.launches import ArmRun, Launch
 from seatrial.search.candidate import Candidate
 from seatrial.search.fronts import Fronts, hypervolume
 from seatrial.search.goals import Goals
 from seatrial.search.objectives import Estimate
 from seatrial.search.race import REFERENCE
-from seatrial.search.roster import Tried
+from seatrial.search.roster import TUNED, Tried
 from seatrial.search.trials import Trial
 
 SETTINGS = {"threads": 1, "graph_optimization": "all"}
@@ -77,6 +79,15 @@ def test_a_constraint_must_hold_for_sure_where_anybody_is_sure() -> None:
 def test_one_launch_puts_nobody_on_a_front_once_some_were_timed_again() -> None:
     found = fronts(["accuracy", "latency_ms"], again=[SLOW, POOR])
     assert found.fronts == {"onnxruntime": [SLOW.id, POOR.id]} and found.winners["best"] == SLOW.id
+
+
+def test_of_a_model_and_the_same_trained_further_the_latter_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the objectives don't tell them apart; where they do, they decide."""
+    further = replace(POOR, model=f"{POOR.model}{TUNED}")
+    monkeypatch.setitem(MS, further, 0.6)
+    monkeypatch.setitem(RIGHT, further, 160)
+    assert fronts(["size_bytes"]).winners["best"] == further.id
+    assert fronts(["latency_ms"]).winners["best"] == POOR.id
 
 
 def test_the_reason_names_who_surpasses() -> None:
