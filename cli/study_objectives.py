@@ -24,12 +24,13 @@ def command() -> None:
 @command.command("add")
 @click.argument("study", type=click.Path(path_type=Path))
 @click.argument("name")
-@click.option("--measure", help="accuracy (the default), macro_f1, worst_recall or calibration_error.")
+@click.option("--measure", help="accuracy (the default), macro_f1, worst_recall, calibration_error; or a device's.")
 @click.option("--cost", type=click.Path(path_type=Path), metavar="CSV", help="Cost matrix: mean cost of its decisions.")
 @click.option("--function", metavar="FILE.py:NAME", help="Your own: outputs (n, classes) and labels (n,) to a number.")
 @click.option("--direction", type=click.Choice(("max", "min")), help="Of --function. [max]")
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled examples that the study did not have.")
 @click.option("--slice", metavar="NAME=FILE", help="Only these examples; class=NAME for those of one class.")
+@click.option("--device", metavar="PROFILE", help="Time on it: one-core, small, or a .toml's path; as `bench`.")
 @click.option("--target", multiple=True, help="Only these runtimes; one not tried before is converted and timed.")
 @click.option("--subject-to", multiple=True, metavar='"latency_ms <= 5"', help="A bound. May be repeated.")
 @click.option("--confidence", type=click.FloatRange(0, 1), help="With which bounds must be met. [point estimates]")
@@ -49,12 +50,13 @@ def add(
 ) -> None:
     """Score every candidate of STUDY by the objective NAME, from stored answers, and say which is best for it.
 
-    With --data the stored artifacts are run on the new examples, once. Nothing is trained; nothing is converted or
-    timed but for a --target that STUDY did not try.
+    With --data the stored artifacts are run on the new examples, once; with --device they are timed as it restricts
+    them. Nothing is trained; nothing is converted but for a --target that STUDY did not try.
 
     \b
     seatrial study objectives add out/ missed --cost costs.csv --subject-to "latency_ms <= 5" -o bundle/
     seatrial study objectives add out/ failures --data failed/
+    seatrial study objectives add out/ one_core_ms --device one-core
     """
     from ..core.paths import check_free
     from ..exporter.api import listed
@@ -125,12 +127,15 @@ def _show(study: Study, added: Added, old: str | None) -> None:
     sign = -1 if added.objective.direction == "max" else 1
     able = [c for c in study.candidates if c["id"] in added.estimates and c["status"] == "ok"]
     for c in sorted(able, key=lambda c: sign * added.estimates[c["id"]].value):
-        mark = "the old winner" if c["id"] == old else ""
+        mark = "the old winner" if c["id"] == added.stands_for.get(str(old), old) else ""
         rows.append([label(c), span(added.estimates[c["id"]]), ui.interval(c), ui.percent(c["accuracy"]),
                      f"{c['size_bytes'] / 1e6:.2f}", mark])  # fmt: skip
     ui.table(("candidate", f">{added.objective.name} [95 %]", ">latency ms", ">accuracy", ">MB", ""), rows)
+    where = f"on {added.objective.device['name']}" if added.objective.device else "on the new examples"
     for text, why in added.failed.items():
-        click.echo(f"not run on the new examples: {text}: {why}")
+        click.echo(f"not run {where}: {text}: {why}")
+    for note in added.notes:
+        click.echo(f"note: {note}")
     click.echo(
         f"retrainings: {added.retrainings}, conversions: {added.conversions}, artifacts run on new examples: "
         f"{added.replays}, launches timed: {added.launches}, {added.seconds:.1f} s"
@@ -145,12 +150,18 @@ def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None
     bounds = ", ".join(f"{b['bound']} with p = {b['probability']:.3g}" for b in chosen["bounds"])
     lines = [f"an old trial meets the demand ({bounds}): {label(chosen)}"] if bounds else []
     lines.append(f"best for {name}: {label(chosen)}, {span(added.estimates[chosen['id']])}")
+    old = added.stands_for.get(str(old), old)
     if old in added.estimates and old != chosen["id"]:
         lines.append(f"against the old winner: {_against(added, chosen, study.candidate(str(old)))}")
         difference = study.difference(name, chosen["id"], str(old))
         if difference and difference.low is not None and difference.high is not None:
             word = "" if difference.low > 0 or difference.high < 0 else ": NOT decided, chance can explain it"
             lines.append(f"difference over the same examples: {span(difference)}{word}")
+        ratio = study.ratio(name, chosen["id"], str(old)) if added.objective.device else None
+        if ratio and added.objective.measure == "latency_ms":
+            decided = ratio.low is not None and ratio.high is not None and (ratio.high < 1 or ratio.low > 1)
+            word = "" if decided else ": NOT decided, chance can explain it"
+            lines.append(f"its time there over the old winner's: {span(ratio)}{word}")
     elif old == chosen["id"]:
         lines.append("it is the old winner, too")
     if added.objective.matrix:

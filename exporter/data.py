@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ..core.samples import Feed
 
+ONLY = "inputs"
+"""In an ``.npz``, stands for the input of a model that has only one, whatever that is called."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -44,7 +47,7 @@ def load(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
 
     A folder holds pictures, labelled by a ``labels.csv`` (``file,label``) where there is one, or one folder per class
     whose name is the class's number. An ``.npz`` holds an array per input whose first axis counts the samples (its
-    batch axis), and integer ``labels`` where there are any.
+    batch axis), and integer ``labels`` where there are any; an only input may be called `ONLY`.
 
     Raises:
         UsageError: nothing there, unreadable, or not of a kind that fits the model.
@@ -97,6 +100,8 @@ def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:
     arrays = samples.arrays(path, asked)
     labels = arrays.pop("labels", None)
     names = [spec.name for spec in inputs]
+    if len(names) == 1 and set(arrays) == {ONLY}:
+        arrays = {names[0]: arrays[ONLY]}
     if set(arrays) != set(names):
         raise UsageError(asked, f"it holds {', '.join(arrays)}", f"needed: {', '.join(names)} (and labels)")
     shapes = [array.shape for array in arrays.values()]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
-from ..core.ids import file_sha256
+from ..core.ids import content_id, file_sha256
 from ..core.paths import check_readable
 from ..exporter import data as loader
 from ..exporter.decision import read_costs
 from ..exporter.program import Program
-from .objectives import BUILT_IN, MEASURES, Estimate, Objective, costs, mean
-from .replay import replay
-from .trials import feasible
+from . import on_device
+from .objectives import BUILT_IN, MEASURES, TIMED, Estimate, Objective, costs, mean
+from .replay import Examples, replay, taken
+from .trials import Trial
 from .views import Views
 
 Say = Callable[[str], None]
@@ -30,12 +31,14 @@ class Added:
     Attributes:
         objective: what it is.
         estimates: by candidate id.
-        failed: why, by label, of candidates that could not be run on the new examples.
+        failed: why, by label, of candidates that could not be run on the new examples, or on the device.
         replays: how many artifacts were run on new examples; those that were run before aren't counted.
         seconds: what it took.
         retrainings: none: answers and artifacts are stored.
         conversions: files that were made, quantized ones too: none without a runtime that the study did not try.
-        launches: how often such a runtime's candidates were timed.
+        launches: how often such a runtime's candidates were timed, or candidates on a device.
+        stands_for: of each candidate that is another one on the device, that one's id, which was timed.
+        notes: what a reader should know.
     """
 
     objective: Objective
@@ -46,6 +49,8 @@ class Added:
     retrainings: int = 0
     conversions: int = 0
     launches: int = 0
+    stands_for: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def add(
@@ -58,20 +63,26 @@ def add(
     function: str | None = None,
     direction: str | None = None,
     targets: Sequence[str] = (),
+    device: str | None = None,
     say: Say = lambda text: None,
 ) -> Added:
     """Add an objective to the study that `views` looks at; see `Study.add_objective`."""
     start = time.monotonic()
-    given = _examples(data, views.program) if data else None
-    objective = described(views.program, name, measure, cost, given, slice, function, direction, targets)
-    ran: list[str] = []
-    failed = {}
+    able = [views.trials[c["id"]] for c in views.document["candidates"] if c["status"] == "ok"]
+    given = _examples(data, [views.program_of(model) for model in _models(able)]) if data else None
+    objective = described(views.program, name, measure, cost, given, slice, function, direction, targets, device)
+    replays = 0
+    failed: dict[str, str] = {}
+    more: dict[str, Any] = {}
     if given:
-        failed = replay(views.folder, given, feasible(list(views.trials.values())), _counted(ran, say))
+        replays, failed = replay(views.folder, given, able, views.program_of, say)
+    if objective.device:
+        timed = on_device.time_all(views.folder, str(views.document["key"]), objective, able, say)
+        failed, more = timed.failed, {"launches": timed.launches, "notes": timed.notes, "stands_for": timed.stands_for}
     say(f"scoring {name}")
     estimates = views.scored(objective)
     views.kept.add(objective)
-    return Added(objective, estimates, failed, len(ran) - len(failed), time.monotonic() - start)
+    return Added(objective, estimates, failed, replays, time.monotonic() - start, **more)
 
 
 def described(
@@ -79,23 +90,29 @@ def described(
     name: str,
     measure: str | None = None,
     cost: Path | None = None,
-    given: loader.Data | None = None,
+    given: Examples | None = None,
     slice: str | None = None,
     function: str | None = None,
     direction: str | None = None,
     targets: Sequence[str] = (),
+    device: str | None = None,
 ) -> Objective:
     """An objective as data; see `Study.add_objective`. `given` are examples that the study did not have.
 
     Raises:
-        UsageError: bad arguments or data, or a model that declares no classes.
+        UsageError: bad arguments or data, or a model that declares no classes where its answers count.
+        CannotDo: the device has more cores than there are here.
     """
-    if not program.classes:
-        found = "the model declares no classes (a .py does, by get_labels())"
-        raise UsageError(f"the objective {name!r}", found, "search with a model that does")
-    if targets and not (measure or cost or function or given or slice):
+    if device:
+        _check_timed(device, measure, bool(cost or function or given or slice))
+    if (device or targets) and not (measure or cost or function or given or slice):
         measure = "latency_ms"
     what, better = _measure(measure, cost, function, direction)
+    if what not in TIMED and not program.classes:
+        found = "the model declares no classes (a .py does, by get_labels())"
+        raise UsageError(f"the objective {name!r}", found, "search with a model that does")
+    if what in TIMED[1:] and not device:
+        raise UsageError(f"--measure {what}", "every study has it already", "add --device, or select by it")
     return Objective(
         name,
         what,
@@ -105,15 +122,14 @@ def described(
         data={"name": given.name, "id": given.id, "labels": given.labels} if given else None,
         function=_function(function) if function else None,
         targets=list(targets) or None,
+        device=on_device.described(device) if device else None,
     )
 
 
-def _counted(ran: list[str], say: Say) -> Say:
-    def heard(text: str) -> None:
-        ran.append(text)
-        say(text)
-
-    return heard
+def _check_timed(device: str, measure: str | None, answers: bool) -> None:
+    if answers or (measure and measure not in TIMED):
+        found = "what is measured on a device is time or memory; answers are the same everywhere"
+        raise UsageError(f"--device {device}", found, f"give it alone, or with --measure: {', '.join(TIMED)}")
 
 
 def check_name(name: str) -> None:
@@ -134,9 +150,10 @@ def _measure(measure: str | None, cost: Path | None, function: str | None, direc
     if len(given) > 1:
         raise UsageError(" and ".join(given), "an objective measures one thing", "add one objective for each")
     what = given[0] if given else "accuracy"
-    if what not in (*MEASURES, "expected_cost", "function", "latency_ms"):
-        raise UsageError(f"--measure {what}", "no such measure", f"known: {', '.join(MEASURES)}")
-    natural = {"expected_cost": "min", "latency_ms": "min", "function": direction or "max"}.get(what)
+    if what not in (*MEASURES, *TIMED, "expected_cost", "function"):
+        known = f"known: {', '.join(MEASURES)}; with --device {', '.join(TIMED)}"
+        raise UsageError(f"--measure {what}", "no such measure", known)
+    natural = {"expected_cost": "min", "function": direction or "max", **dict.fromkeys(TIMED, "min")}.get(what)
     natural = natural or MEASURES[what][1]
     if direction and direction != natural:
         found = f"{'lower' if natural == 'min' else 'higher'} is better there"
@@ -144,14 +161,49 @@ def _measure(measure: str | None, cost: Path | None, function: str | None, direc
     return what, natural
 
 
-def _examples(path: Path, program: Program) -> loader.Data:
+def _models(able: Sequence[Trial]) -> list[str]:
+    return list(dict.fromkeys(trial.candidate.model for trial in able))
+
+
+def _examples(path: Path, programs: Sequence[Program]) -> Examples:
+    """The examples as each model takes them.
+
+    Raises:
+        UsageError: they have no labels, or no model can take them.
+    """
     asked = f"new data {path}"
-    given = loader.load(path, program.inputs, program.preprocess, "new")
+    check_readable(path, asked)
+    kinds = {taken(program): program for program in programs}
+    fed: dict[str, loader.Data] = {}
+    refused: dict[str, UsageError] = {}
+    for kind, program in kinds.items():
+        try:
+            fed[kind] = _fed(path, program, asked)
+        except UsageError as error:
+            refused[kind] = error
+    if not fed:
+        raise next(iter(refused.values()))
+    given = next(iter(fed.values()))
     if given.labels is None:
         todo = "add a labels.csv (file,label), one folder per class number, or an array `labels` in the .npz"
         raise UsageError(asked, "it has no labels", todo)
-    _check_range(asked, given.labels, program)
-    return given
+    _check_range(asked, given.labels, programs[0])
+    files = [path] if path.is_file() else [path / name for name in given.names or ()]
+    id = content_id([[str(file.relative_to(path)), file_sha256(file)] for file in files])
+    why = {kind: f"{error.found}; {error.todo}" for kind, error in refused.items()}
+    return Examples(given.name, id, given.labels, given.names, fed, why)
+
+
+def _fed(path: Path, program: Program, asked: str) -> loader.Data:
+    if path.is_dir() and program.preprocess is None:
+        found = (
+            f"pictures, and the search had no get_preprocess(): how they become inputs of {program.name} is not known"
+        )
+        only = len(program.inputs) == 1
+        arrays = [f"{loader.ONLY if only else s.name} (n, {', '.join(map(str, s.shape[1:]))})" for s in program.inputs]
+        todo = f"give an .npz of ready inputs: {', '.join(arrays)} and labels (n,); or declare it and search anew"
+        raise UsageError(asked, found, todo)
+    return loader.load(path, program.inputs, program.preprocess, "new")
 
 
 def _check_range(asked: str, labels: Sequence[int], program: Program) -> None:
@@ -169,7 +221,7 @@ def _function(text: str) -> dict[str, Any]:
     return {"path": str(Path(path).resolve()), "name": name, "sha256": file_sha256(path)}
 
 
-def _slice(text: str, program: Program, given: loader.Data | None) -> dict[str, Any]:
+def _slice(text: str, program: Program, given: Examples | None) -> dict[str, Any]:
     """``class=cat``, or ``NAME=FILE`` with an index or a file's name on each line."""
     asked = f"--slice {text}"
     name, equals, rest = text.partition("=")

@@ -189,7 +189,10 @@ class Evaluator:
         if len(trials) == len(space):
             return list(trials.values())
         with making(up.folder, model, ALL_LOSS, up.limits, up.say, up.timed) as made:
-            check_program(made.capture(source, self.deployments.targets, self.data(values)))
+            made.capture(source, self.deployments.targets, self.data(values))
+            if self.way == GIVEN:
+                made.program = self.models.declare(made.program)
+            check_program(made.program)
             made.ready()
             for trial in made.prove_all([c for c in space if c.id not in trials]):
                 up.trials.add(trial)

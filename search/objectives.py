@@ -26,6 +26,9 @@ TESTS: dict[str, Callable[[float, float], bool]] = {
 CONFIDENCE = 0.95
 """Of every interval."""
 
+TIMED = ("latency_ms", "latency_p95_ms", "peak_memory_bytes")
+"""Measures that launches tell, on this machine or on a device profile of it."""
+
 BINS = 15
 """Of equal mass, for the calibration error."""
 
@@ -92,13 +95,14 @@ class Objective:
 
     Attributes:
         name: the user's.
-        measure: a name of `MEASURES`, ``expected_cost``, ``function``, or ``latency_ms``.
+        measure: a name of `MEASURES` or `TIMED`, ``expected_cost``, or ``function``.
         direction: ``max`` or ``min``.
         costs: the cost matrix of ``expected_cost``, see `Costs.to_dict`.
         slice: ``name`` and ``indices`` of the examples that count; None for all.
         data: ``name``, ``id`` and ``labels`` of examples that the study did not have; None for its own.
         function: ``path``, ``name`` and ``sha256`` of the user's own.
         targets: only candidates on these runtimes; None for all.
+        device: ``name`` of a device profile, and ``profile``: what it restricts; None for the machine as it is.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Objective:
     data: dict[str, Any] | None = None
     function: dict[str, Any] | None = None
     targets: list[str] | None = None
+    device: dict[str, Any] | None = None
 
     @property
     def id(self) -> str:
@@ -116,7 +121,8 @@ class Objective:
         function = {k: v for k, v in (self.function or {}).items() if k != "path"}
         indices = self.slice["indices"] if self.slice else None
         data = [self.data["id"], self.data["labels"]] if self.data else None
-        return content_id([self.measure, self.costs, indices, data, function])
+        device = [self.device["profile"]] if self.device else []
+        return content_id([self.measure, self.costs, indices, data, function, *device])
 
     @property
     def matrix(self) -> Costs | None:
@@ -132,14 +138,15 @@ class Objective:
         where = (
             f"{self.data['name']} ({len(self.data['labels'])} examples)" if self.data else "the study's labelled data"
         )
-        words += f", {where}" if self.measure != "latency_ms" else ""
+        words += f", {where}" if self.measure not in TIMED else ""
+        words += f" on the device {self.device['name']}" if self.device else ""
         words += f", on {', '.join(self.targets)} alone" if self.targets else ""
         return f"{words}, {'highest' if self.direction == 'max' else 'lowest'} is best"
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Objective:
         """From JSON data."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ..core.ids import content_id, files_id
 from ..devices.local import LocalDevice
 from ..exporter.artifact import model_files
 from ..exporter.data import Data
+from ..exporter.program import Program
 from ..exporter.sources import user
 from .objectives import Estimate, mean
 from .trials import Trial
@@ -23,32 +25,66 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def replay(folder: Path, data: Data, trials: Sequence[Trial], say: Say) -> dict[str, str]:
+@dataclass(frozen=True)
+class Examples:
+    """Labelled examples that a study did not have.
+
+    Attributes:
+        name: for people.
+        id: of the files as they were given.
+        labels: class of each.
+        names: of their files, where they have any.
+        fed: the same as inputs of models, by `taken`: those of a pool may want pictures in other sizes, or call their
+            input otherwise.
+        refused: why, by `taken`, of models that can't take them.
+    """
+
+    name: str
+    id: str
+    labels: list[int]
+    names: list[str] | None
+    fed: Mapping[str, Data]
+    refused: Mapping[str, str]
+
+
+def taken(program: Program) -> str:
+    """Id of what a model takes: its inputs, and how pictures become these."""
+    preprocess = program.preprocess.to_dict() if program.preprocess else None
+    return content_id([[spec.to_dict() for spec in program.inputs], preprocess])
+
+
+def replay(
+    folder: Path, data: Examples, trials: Sequence[Trial], program_of: Callable[[str], Program], say: Say
+) -> tuple[int, dict[str, str]]:
     """Run each artifact over new examples, once for each target and precision; what was run before is left alone.
 
     Args:
         folder: the study's.
-        data: examples for the study's model.
+        data: the examples.
         trials: of any settings; the runtime's defaults with the fewest threads stand for the others.
+        program_of: the source of a model.
         say: takes one line about each run.
 
     Returns:
-        Why, by label, of each that could not be run.
+        How many were run, and why, by label, of each that could not be.
     """
     place = _place(folder, data.id)
     place.mkdir(parents=True, exist_ok=True)
-    inputs = place / "inputs.npz"
-    if not inputs.exists():
-        samples.save(inputs, data.feeds)
-    failed = {}
-    for key, trial in _each(trials).items():
+    ran, failed = 0, {}
+    for key, (trial, kind) in _each(trials, program_of).items():
         if (place / key / "00.npz").exists():
             continue
+        if kind in data.refused:
+            failed[trial.candidate.label] = data.refused[kind]
+            continue
+        inputs = place / f"inputs-{kind}.npz"
+        if not inputs.exists():
+            samples.save(inputs, data.fed[kind].feeds)
         artifact = folder / str(trial.artifact)
         if files_id(model_files(artifact)) != trial.artifact_id:
             failed[trial.candidate.label] = "its file is gone, or has changed"
             continue
-        say(f"replaying {trial.candidate.target} {trial.candidate.precision} on {len(data)} examples")
+        say(f"replaying {trial.candidate.target} {trial.candidate.precision} on {len(data.labels)} examples")
         job = {
             "kind": "proof",
             "target": trial.candidate.target,
@@ -60,30 +96,38 @@ def replay(folder: Path, data: Data, trials: Sequence[Trial], say: Say) -> dict[
         run = LocalDevice().run(job)["runs"][0]
         if run["outputs"] is None:
             failed[trial.candidate.label] = run["error"]["found"]
-    return failed
+        else:
+            ran += 1
+    return ran, failed
 
 
-def _each(trials: Sequence[Trial]) -> dict[str, Trial]:
-    """One trial for each target and precision, by the name of its outputs."""
-    found: dict[str, Trial] = {}
-    order = sorted(trials, key=lambda t: (not t.candidate.is_default, dict(t.candidate.settings)["threads"], t.id))
-    for trial in order:
+def _each(trials: Sequence[Trial], program_of: Callable[[str], Program]) -> dict[str, tuple[Trial, str]]:
+    """One trial for each target and precision with what it takes, by the name of its outputs."""
+    kinds = {model: taken(program_of(model)) for model in {t.candidate.model for t in trials if t.artifact}}
+    found: dict[str, tuple[Trial, str]] = {}
+    for trial in sorted(trials, key=plainness):
         if trial.artifact:
-            found.setdefault(_key(trial), trial)
+            kind = kinds[trial.candidate.model]
+            found.setdefault(_key(trial, kind), (trial, kind))
     return found
 
 
-def _key(trial: Trial) -> str:
-    return content_id([trial.candidate.target, trial.artifact_id, trial.candidate.precision])
+def plainness(trial: Trial) -> tuple[bool, int, str]:
+    """Orders trials of one artifact: the runtime's defaults with the fewest threads come first."""
+    return not trial.candidate.is_default, dict(trial.candidate.settings)["threads"], trial.id
+
+
+def _key(trial: Trial, kind: str) -> str:
+    return content_id([trial.candidate.target, trial.artifact_id, trial.candidate.precision, kind])
 
 
 def _place(folder: Path, data: str) -> Path:
     return folder / "work" / "replayed" / data
 
 
-def replayed_file(folder: Path, data: str, trial: Trial) -> Path:
-    """Where the answers of a trial's artifact to new examples are."""
-    return _place(folder, data) / _key(trial) / "00.npz"
+def replayed_file(folder: Path, data: str, trial: Trial, program: Program) -> Path:
+    """Where the answers of a trial's artifact, made from a program, to new examples are."""
+    return _place(folder, data) / _key(trial, taken(program)) / "00.npz"
 
 
 def function_values(

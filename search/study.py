@@ -26,6 +26,7 @@ from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
 from ..exporter.quantize import Recipe
 from ..targets import get
+from . import on_device
 from .again import Added, add, before_and_after, check_name
 from .choose import Bound, Demand, best
 from .findings import Findings
@@ -167,38 +168,46 @@ class Study:
         function: str | None = None,
         direction: str | None = None,
         targets: Sequence[str] = (),
+        device: str | None = None,
         say: Say = lambda text: None,
     ) -> Added:
         """Score every candidate by another objective and keep it; nothing is trained, converted or timed.
 
-        But for a runtime among `targets` that the study did not try: on that, the finalists' precisions and threads
-        are converted, proven and timed, and the study's own bundles are packed again.
+        But for a `device`, on which stored artifacts are timed; and for a runtime among `targets` that the study did
+        not try: on that, the finalists' precisions and threads are converted, proven and timed, and the study's own
+        bundles are packed again.
 
         Args:
             name: to select by: ``study.select(minimize=name)``.
-            measure: ``accuracy`` (the default), ``macro_f1``, ``worst_recall`` or ``calibration_error``.
+            measure: ``accuracy`` (the default), ``macro_f1``, ``worst_recall`` or ``calibration_error``; on a device
+                ``latency_ms`` (the default), ``latency_p95_ms`` or ``peak_memory_bytes``.
             cost: a cost matrix (CSV, see `exporter.decision.read_costs`): the mean cost under its decision rule.
             data: labelled examples to judge by instead of the study's own: stored artifacts are run on them once.
             slice: ``class=NAME``, or ``NAME=FILE`` with an index or a file's name on each line.
             function: ``FILE.py:NAME`` of outputs (n, classes) and labels (n,); it runs in a process of its own.
             direction: of the function: ``max`` (the default) or ``min``.
             targets: only candidates on these runtimes count; by itself, their latency.
+            device: a profile that restricts this machine: its name, or a TOML file; see `device_profile`.
             say: takes one line about each step.
 
         Raises:
-            UsageError: bad arguments or data, or the study has another objective of that name.
+            UsageError: bad arguments or data, the study has another objective of that name, or it was made on another
+                machine than is to time for it.
+            CannotDo: the device has more cores than there are here.
         """
-        from .widen import widen  # which makes a study
+        from .widen import check_host, widen  # which makes a study
 
         check_name(name)
+        if device:
+            check_host(self)
         cost, data = (Path(path) if path else None for path in (cost, data))
         work = widen(self, targets, say)
         with closing(Views(self.folder, self.document)) as views:
-            found = add(views, name, measure, cost, data, slice, function, direction, targets, say)
+            found = add(views, name, measure, cost, data, slice, function, direction, targets, device, say)
         if work is None:
             return found
-        seconds = found.seconds + work.seconds
-        return replace(found, conversions=work.conversions, launches=work.launches, seconds=seconds)
+        launches, seconds = found.launches + work.launches, found.seconds + work.seconds
+        return replace(found, conversions=work.conversions, launches=launches, seconds=seconds)
 
     def difference(self, name: str, a: str, b: str) -> Estimate | None:
         """How much more of an added objective `a` has than `b`, over the same examples.
@@ -207,6 +216,14 @@ class Study:
         """
         with closing(Views(self.folder, self.document)) as views:
             return views.paired(views.added[name], a, b)
+
+    def ratio(self, name: str, a: str, b: str) -> Estimate | None:
+        """Time of `a` over time of `b` on the device of an added objective, with its 99 % interval.
+
+        None where one of them was not timed there.
+        """
+        with closing(Views(self.folder, self.document)) as views:
+            return on_device.ratio(views.launches_on(views.added[name]), a, b)
 
     def cost_of(self, name: str, id: str) -> dict[str, dict[str, Estimate]]:
         """Of an added cost matrix, what a candidate costs without and with the rule; see `again.before_and_after`."""

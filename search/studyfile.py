@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from ..core.errors import UsageError
 from ..core.ids import content_id
 from ..core.paths import check_readable
 from ..core.process import GIB, Limits
+from ..exporter.sources import detect
 from .models import elastic
+from .objectives import MEASURES
 
 DATA: dict[str, tuple[type, ...]] = {
     "space": (dict,),
     "forbidden": (list,),
     "family": (str, dict),
+    "weights": (str,),
     "training": (list,),
     "objectives": (list,),
     "constraints": (list,),
@@ -34,6 +37,10 @@ DATA: dict[str, tuple[type, ...]] = {
 """What a study file may say as data, and of which type each is."""
 FUNCTIONS = ("build", "get_args", "train", "load_data", "get_labels", "get_preprocess")
 """What a study file may define as code."""
+UNLABELLED = ("latency_ms", "size_bytes")
+"""Objectives of a pool without labelled data, where it says none: what its models are worth is not known."""
+SHARED, OWN = "shared", "own"
+"""Where weights of a family come from: one training for all, or one of each model's own."""
 SOURCE = "source"
 """The variable whose choices are whole models."""
 _KINDS: dict[type, str] = {dict: "a table", list: "a list", str: "text"}
@@ -129,8 +136,9 @@ class StudyFile:
         constraints: as written.
         targets: names of targets.
         precisions: names of precisions.
-        devices: as written.
+        data_of_each: whether `load_data` gives each candidate data of its own.
         search: how much is searched.
+        weights: of a family: `SHARED` or `OWN`.
         budget: of one training from scratch.
         shared: of the family's shared training.
         finetune: of one training that starts from inherited weights.
@@ -148,8 +156,9 @@ class StudyFile:
     constraints: list[Any] = field(default_factory=list)
     targets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
-    devices: list[Any] = field(default_factory=list)
+    data_of_each: bool = False
     search: Effort = Effort()
+    weights: str = SHARED
     budget: Budget = Budget()
     shared: Budget = Budget()
     finetune: Budget = Budget()
@@ -158,6 +167,24 @@ class StudyFile:
     def pooled(self) -> bool:
         """Whether candidates are whole models that are there already."""
         return SOURCE in self.space
+
+    @property
+    def pool(self) -> list[str]:
+        """The models of a pool, as written."""
+        choices = self.space.get(SOURCE, [])
+        found = choices.get("choices", []) if isinstance(choices, Mapping) else choices
+        return [str(text) for text in found]
+
+    def pooled_model(self, text: str) -> str:
+        """A model of the pool as the exporter takes it; its files lie beside the study file."""
+        scheme, colon, rest = text.partition(":")
+        beside = self.path.resolve().parent
+        if colon and scheme == "hf":
+            return f"hf:{beside / rest}"
+        if colon and scheme == "timm":
+            head, weights, file = text.partition("weights=")
+            return f"{head}{weights}{beside / file}" if weights and file != "random" else text
+        return str(beside / text)
 
     @property
     def id(self) -> str:
@@ -215,17 +242,24 @@ def _made(path: Path, code: Path | None, told: Mapping[str, Any], data: Mapping[
             todo = f"write {' or '.join(_KINDS[kind] for kind in kinds)}"
             raise UsageError(f"{asked}: {key}", f"{value!r}", todo)
     family = _family(data.get("family"), asked)
+    if "weights" in data and (family is None or data["weights"] not in (SHARED, OWN)):
+        said = repr(data["weights"]) + ("" if family else " without a family")
+        raise UsageError(f"{asked}: weights", said, f'of a family, "{SHARED}" or "{OWN}"; else leave it out')
     space = dict(data.get("space", {}))
     if family is not None:
         space = _narrowed(elastic.space(family), space, f"{asked}: space")
-    more: dict[str, Any] = {k: data[k] for k in ("forbidden", "objectives", "constraints", "devices") if k in data}
+    more: dict[str, Any] = {k: data[k] for k in ("forbidden", "objectives", "constraints", "weights") if k in data}
+    _check_devices(data.get("devices", []), asked)
     for key in ("training", "targets", "precisions"):
         more[key] = _names(data.get(key, []), f"{asked}: {key}")
     more["search"] = from_mapping(Effort, data.get("search", {}), f"{asked}: search")
     for key, default in _BUDGETS.items():
         more[key] = from_mapping(Budget, {**default, **data.get(key, {})}, f"{asked}: {key}")
     refuse_unknown(more["training"], space, f"{asked}: training")
+    more["data_of_each"] = told.get("data_of_each", False)
     found = StudyFile(path, code, tuple(told["functions"]), told["id"], space, family=family, **more)
+    if found.pooled and "load_data" not in found.functions:
+        found = replace(found, objectives=found.objectives or list(UNLABELLED))
     _check(found, asked)
     return found
 
@@ -270,3 +304,18 @@ def _check(found: StudyFile, asked: str) -> None:
         raise UsageError(f"{asked}: training", "models that are there are not trained", "leave it out")
     if not found.pooled and "load_data" not in found.functions:
         raise UsageError(asked, "no load_data()", 'define load_data(part) for "train", "valid", "test"')
+    if found.data_of_each and not found.pooled:
+        raise UsageError(asked, "load_data() takes a candidate", "define load_data(part): one set of data for all")
+    if found.pooled and "load_data" not in found.functions and (unknown := {*map(str, found.objectives)} & {*MEASURES}):
+        todo = f"define load_data(part), or choose others: {', '.join(UNLABELLED)}"
+        raise UsageError(f"{asked}: objectives", f"{min(unknown)} without labelled data", todo)
+    for text in found.pool:
+        detect(found.pooled_model(text))  # a slip of the pen is told before the others are worked on
+
+
+def _check_devices(names: list[Any], asked: str) -> None:
+    """No search times its models on several devices; that is done afterwards, from what it stored."""
+    if names:
+        found = f"{names}: a search times its models on the machine that it runs on"
+        todo = f"leave it out; after the search: `seatrial study objectives add OUT NAME --device {names[0]}`"
+        raise UsageError(f"{asked}: devices", found, todo)

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
-from ..devices.launches import ArmRun
+from ..devices.launches import ArmRun, Launch
 from ..devices.store import Store
 from ..exporter.decision import Rule
 from ..exporter.decision.decide import rows_of, rule_of, scores
 from ..exporter.decision.rule import kind_of, softmax
 from ..exporter.inspect import inspect
 from ..exporter.program import Program
-from .findings import Latency
+from . import on_device
 from .kept import Kept
 from .objectives import BUILT_IN, MEASURES, Estimate, Objective, costs, mean, measured, share, timed
 from .replay import function_values, replayed_file
-from .roster import Tried
 from .trials import Trial, Trials, work_of
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class Views:
             return {}
         if name == "throughput_per_s":
             return self._throughput()
-        if name in ("latency_p95_ms", "peak_memory_bytes"):
+        if name in on_device.OF_RUN:
             return self._launched(name)
         if name in ("macs", "parameters"):
             return self._inspected(name)
@@ -178,7 +177,7 @@ class Views:
                 if run.ok:
                     seen.setdefault(run.name, []).append(run)
             runs |= seen
-        value = _p95 if name == "latency_p95_ms" else _peak
+        value = on_device.OF_RUN[name]
         found = {id: [x for run in each if (x := value(run)) is not None] for id, each in runs.items()}
         return {id: Estimate(statistics.median(x), n=len(x)) for id, x in found.items() if x and id in self.trials}
 
@@ -205,6 +204,9 @@ class Views:
 
     def scored(self, objective: Objective) -> dict[str, Estimate]:
         """An objective of answers, of each candidate that gave any; those that are known are read."""
+        if objective.device:
+            launches = self.launches_on(objective)
+            return self._on(objective, on_device.estimates(objective, self.trials, launches))
         if objective.measure == "latency_ms":
             return self._on(objective, self.estimates("latency_ms"))
         known = self.kept.scores(objective.id)
@@ -215,6 +217,10 @@ class Views:
             known |= found
         return self._on(objective, {id: Estimate.from_dict(data) for id, data in known.items()})
 
+    def launches_on(self, objective: Objective) -> list[Launch]:
+        """The launches on an objective's device."""
+        return Trials(self._store, self.document["key"]).launches(on_device.stage_of(objective))
+
     def _on(self, objective: Objective, found: dict[str, Estimate]) -> dict[str, Estimate]:
         """Those on the runtimes that the objective is asked of."""
         asked = objective.targets
@@ -222,7 +228,10 @@ class Views:
 
     def _answered(self, objective: Objective, trial: Trial) -> bool:
         if objective.data:
-            return trial.artifact is not None and replayed_file(self.folder, objective.data["id"], trial).exists()
+            if trial.artifact is None:
+                return False
+            program = self.program_of(trial.candidate.model)
+            return replayed_file(self.folder, objective.data["id"], trial, program).exists()
         return trial.outputs is not None
 
     def _scored(self, objective: Objective, trials: Mapping[str, Trial]) -> dict[str, Estimate]:
@@ -252,7 +261,7 @@ class Views:
         program = self.program_of(trial.candidate.model)
         if objective.data:
             labels: ndarray | None = np.array(objective.data["labels"])
-            file = replayed_file(self.folder, objective.data["id"], trial)
+            file = replayed_file(self.folder, objective.data["id"], trial, program)
             given = rows_of(program, file, 0, len(objective.data["labels"]))
         else:
             labels = self.labels(group)
@@ -283,38 +292,3 @@ class Views:
         """Give the store's connections back."""
         if "_store" in self.__dict__ and self._given is None:
             self._store.close()
-
-
-def row_of(trial: Trial, model: Tried, latency: Latency | None = None) -> dict[str, Any]:
-    """What is known of a deployment, as `Views` read it: without a `latency`, its time in one launch."""
-    return {
-        "id": trial.id,
-        "model": trial.candidate.model,
-        "target": trial.candidate.target,
-        "settings": dict(trial.candidate.settings),
-        "status": trial.status,
-        "latency_ms": latency.ms if latency else model.times.get(trial.id),
-        "latency_low_ms": latency.low_ms if latency else None,
-        "latency_high_ms": latency.high_ms if latency else None,
-        "launches": latency.launches if latency else 1,
-        "accuracy": trial.accuracy,
-        "agreement": trial.agreement,
-        "sqnr_db": trial.sqnr_db,
-        "size_bytes": trial.size_bytes,
-        "load_ms": trial.load_ms,
-        "macs": model.macs,
-        "parameters": model.parameters,
-    }
-
-
-def _p95(run: ArmRun) -> float | None:
-    """95th percentile of the times of one inference, in ms."""
-    import numpy as np
-
-    times = [ns for block in run.blocks for ns in block]
-    return float(np.percentile(times, 95)) / 1e6 if times else None
-
-
-def _peak(run: ArmRun) -> float | None:
-    """Resident memory of the worker with the model in it, in bytes, at its highest."""
-    return None if run.peak_rss_bytes is None else float(run.peak_rss_bytes)

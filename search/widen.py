@@ -46,7 +46,10 @@ def widen(study: Study, targets: Sequence[str], say: Say) -> Work | None:
         require(name)
     if not new:
         return None
-    _check_host(study)
+    check_host(study)
+    if "models" in study.document:
+        todo = "say it among the study file's targets, and search with another -o, or --overwrite"
+        raise UsageError(f"--target {new[0]}", "the search over many models did not try it", todo)
     start, said = time.monotonic(), []
 
     def heard(text: str) -> None:
@@ -78,8 +81,12 @@ def _space(running: Running, targets: Sequence[str]) -> list[Candidate]:
     return [c for c in candidates(targets, precisions, threads, cpu_flags()) if c.is_default]
 
 
-def _check_host(study: Study) -> None:
-    """Times of two machines, or of two versions of a runtime, must not meet in one study."""
+def check_host(study: Study) -> None:
+    """Times of two machines, or of two versions of a runtime, must not meet in one study.
+
+    Raises:
+        UsageError: the study was made elsewhere.
+    """
     was, here = study.document["host"], host_facts()["identity"]
     now: dict[str, Any] = {name: get(name).version() for name in was["runtimes"]}
     if (was["cpu"], was["flags"], was["cores"]) != (here["cpu"], here["flags"], here["cores"]):
@@ -88,4 +95,4 @@ def _check_host(study: Study) -> None:
         found = f"it was made with other versions: {was['runtimes']}; here are {now}"
     else:
         return
-    raise UsageError(f"the study {study.folder}", found, "search here anew, with that --target among the others")
+    raise UsageError(f"the study {study.folder}", found, "search here anew, or add it where the study was made")

@@ -9,14 +9,18 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...core import process
 from ...core.errors import ChildFailed, SeatrialError, UsageError, from_dict
 from ...core.ids import content_id
+from ...core.paths import whole_file
 from ...core.process import Limits
 from ...devices import lease
+from ...exporter.images import Preprocess
+from ...exporter.program import Program
 from ...exporter.sources import detect
 from ..studyfile import SOURCE, Budget, StudyFile
 from . import elastic
@@ -143,7 +147,7 @@ class Models:
             ChildFailed: the candidate can't be built.
         """
         if self.study.pooled:
-            return self._pool(values)
+            return self.study.pooled_model(str(values[SOURCE]))
         found = result or self.untrained([values])[0]
         if found.status != "ok":
             raise ChildFailed(f"the candidate {dict(values)}", found.reason or "", "change its values")
@@ -232,16 +236,50 @@ class Models:
         """For each part of the data an ``.npz``, as the exporter's calibration and evaluation take it.
 
         Args:
-            values: any candidate: the array is called as its model's first input is.
+            values: the candidate's; it counts where ``load_data`` gives each one data of its own.
             most: part ("train", "valid" or "test") → so many examples at most, evenly over the part.
         """
-        folder = self.folder / "data"
+        own = dict(values) if self.study.data_of_each else None
+        folder = self.folder / "data" / (content_id(own) if own else "")
         found = {part: folder / (f"{part}-{n}.npz" if n else f"{part}.npz") for part, n in most.items()}
         todo = [[part, most[part], str(out)] for part, out in found.items() if not out.exists()]
         if todo:
             folder.mkdir(parents=True, exist_ok=True)
-            self._call("data", {"values": dict(values), "parts": todo}, self.limits, "the data")
+            self._call("data", {"values": own, "parts": todo}, self.limits, "the data")
         return found
+
+    def declare(self, program: Program) -> Program:
+        """A pool's captured model with what the study file says: the data's classes, and how pictures become inputs.
+
+        The latter of a model that doesn't say so itself.
+
+        Raises:
+            UsageError: its classes are in another order, or aren't known where there are labelled data.
+        """
+        told = self._declared
+        asked = f"the classes of {program.name}"
+        labels, own = told["labels"] or program.labels, program.labels
+        if self.has_data and not labels:
+            found = "neither the model nor the study file says them, and the data have labels"
+            raise UsageError(asked, found, "define get_labels() in the study file")
+        if own and labels and labels != own and sorted(labels) == sorted(own):
+            found = "the model says them in another order than get_labels() of the study file"
+            raise UsageError(asked, found, "let a model.py bring its outputs into the order of the data's labels")
+        preprocess = Preprocess.from_dict(told["preprocess"]) if told["preprocess"] else None
+        whole = replace(program, labels=labels, preprocess=program.preprocess or preprocess)
+        if whole != program:
+            whole.save()
+        return whole
+
+    @cached_property
+    def _declared(self) -> dict[str, Any]:
+        file = self.folder / "declared.json"
+        if not file.exists():
+            found = self._call("declared", {}, self.limits, "the study's classes") if self.study.functions else {}
+            with whole_file(file) as part:
+                part.write_text(json.dumps({"labels": None, "preprocess": None, **found}))
+        told: dict[str, Any] = json.loads(file.read_text())
+        return told
 
     @property
     def has_data(self) -> bool:
@@ -260,20 +298,8 @@ class Models:
     def _state(self, out: Path) -> Path:
         return self.folder / "state" / f"{out.name}.pt"
 
-    def _pool(self, values: Values) -> str:
-        """A pool's model; its files lie beside the study file."""
-        text = str(values[SOURCE])
-        scheme, colon, rest = text.partition(":")
-        beside = self.study.path.resolve().parent
-        if colon and scheme == "hf":
-            return f"hf:{beside / rest}"
-        if colon and scheme == "timm":
-            head, weights, file = text.partition("weights=")
-            return f"{head}{weights}{beside / file}" if weights else text
-        return str(beside / text)
-
     def _pooled(self, values: Values) -> Facts:
-        return Facts(content_id(detect(self._pool(values)).identity()))
+        return Facts(content_id(detect(self.source(values)).identity()))
 
     def _made(
         self, folder: str, many: Sequence[Values], task: str, more: Mapping[str, Any], limits: Limits, label: str

@@ -81,8 +81,12 @@ class Code:
         labels, preprocess = user.declared(self.module, str(self.path))
         return labels, preprocess.to_dict() if preprocess else None
 
-    def data(self, part: str) -> tuple[ndarray, ndarray]:
+    def data(self, part: str, values: Mapping[str, Any] | None = None) -> tuple[ndarray, ndarray]:
         """Inputs (n, ...) as float32, or as whole numbers where they are such, and labels (n,) of one part of the data.
+
+        Args:
+            part: one of `PARTS`.
+            values: the candidate, where ``load_data`` takes one: the models of a pool may want different inputs.
 
         Raises:
             UsageError: ``load_data`` raises an error, or gives something else.
@@ -91,7 +95,7 @@ class Code:
 
         asked = f"load_data({part!r}) of {self.path}"
         try:
-            found = self.call("load_data", part)
+            found = self.call("load_data", part, *([] if values is None else [dict(values)]))
         except ChildFailed as error:  # no candidate's fault: the search can't go on
             raise UsageError(asked, error.found, error.todo) from error
         if not isinstance(found, tuple | list) or len(found) != 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 import types
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..studyfile import DATA, FUNCTIONS
 
 
 def declare(path: str) -> dict[str, Any]:
-    """The file's `data`, the `functions` that it defines, and the `id` of its code.
+    """The file's `data`, the `functions` that it defines, the `id` of its code, and whether data are `data_of_each`.
 
     Raises:
         UsageError: a name in lower case that isn't known, or data that isn't JSON.
@@ -39,7 +40,9 @@ def declare(path: str) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise UsageError(f"{asked}: {name}", str(error), "write text, numbers, lists and tables") from None
     beside = [[str(p.relative_to(file.resolve().parent)), file_sha256(p)] for p in modules(file)]
-    return {"data": data, "functions": functions, "id": content_id([_code(file), beside])}
+    given = inspect.signature(module.load_data).parameters if "load_data" in functions else {}
+    told = {"data": data, "functions": functions, "id": content_id([_code(file), beside])}
+    return {**told, "data_of_each": len(given) > 1}
 
 
 def _is_data(name: str, value: Any) -> bool:

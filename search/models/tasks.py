@@ -10,6 +10,7 @@ from typing import Any
 
 from ...core.errors import CannotDo, MissingPart, NotWritten, SeatrialError
 from ...core.paths import whole_file, whole_folder
+from ...exporter.data import ONLY
 from ...exporter.sources import user
 from ..studyfile import Budget
 from . import graph, shared, source, training
@@ -162,27 +163,32 @@ def confirm(study: Mapping[str, Any], values: Values, folder: str, threads: int)
     return {}
 
 
-def data(study: Mapping[str, Any], values: Values, parts: Sequence[tuple[str, int | None, str]]) -> dict[str, Any]:
-    """Write parts of the data as the exporter takes them: an array under the input's name, and ``labels``.
+def declared(study: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``get_labels()`` and ``get_preprocess()`` of the study file say; None where it has none."""
+    labels, preprocess = Code(study).declared
+    return {"labels": labels, "preprocess": preprocess}
+
+
+def data(
+    study: Mapping[str, Any], values: Values | None, parts: Sequence[tuple[str, int | None, str]]
+) -> dict[str, Any]:
+    """Write parts of the data as the exporter takes them: an array for the model's input, and ``labels``.
 
     Args:
         study: see `Code`.
-        values: of any candidate.
+        values: the candidate, where ``load_data`` gives each one data of its own.
         parts: name of each, how many of its examples at most, evenly over it, and the path that takes them.
     """
-    import inspect
-
     import numpy as np
 
     code = Code(study)
-    name = next(iter(inspect.signature(code.build(values).forward).parameters))
     for part, most, out in parts:
-        inputs, labels = code.data(part)
+        inputs, labels = code.data(part, values)
         if most and most < len(labels):
             rows = np.linspace(0, len(labels) - 1, most).round().astype(int)
             inputs, labels = inputs[rows], labels[rows]
         with whole_file(Path(out)) as place, place.open("wb") as file:
-            arrays: dict[str, Any] = {name: inputs, "labels": labels}
+            arrays: dict[str, Any] = {ONLY: inputs, "labels": labels}
             np.savez(file, **arrays)
     return {}
 

@@ -117,4 +117,9 @@ def test_an_objective_s_id_is_of_what_it_measures_not_of_its_name() -> None:
     there = Objective("a", "function", "max", function={**here, "path": "/there/f.py"})
     assert Objective("a", "function", "max", function=here).id == there.id
     assert Objective.from_dict(vars(one)) == one
+    older = {name: value for name, value in vars(one).items() if name != "device"}
+    assert Objective.from_dict(older) == one and Objective.from_dict(older).id == one.id
+    small = Objective("a", "latency_ms", "min", device={"name": "small", "profile": {"cores": 1}})
+    assert small.id == Objective("b", "latency_ms", "min", device={"name": "mine", "profile": {"cores": 1}}).id
+    assert small.id != Objective("a", "latency_ms", "min", device={"name": "small", "profile": {"cores": 2}}).id
     assert math.isnan(share(0, 0).value)

@@ -115,6 +115,12 @@ def test_the_id_is_of_what_decides_the_models(tmp_path: Path) -> None:
         ("family = {name = 'elastic', with = 1}", ["'with'", "widths"]),
         ("family = 'elastic'\nspace = {kernel1 = [7]}", ["kernel1", "[7]", "[3, 5]"]),
         ("family = 'elastic'", ["no load_data()"]),
+        ("space = {source = ['none.onnx']}", ["none.onnx", "no such file"]),
+        ("devices = ['small']\nfamily = 'elastic'", ["devices", "study objectives add OUT NAME --device small"]),
+        (
+            "space = {source = ['timm:mixer_s32_224']}\nobjectives = ['accuracy']",
+            ["objectives", "accuracy without labelled data", "latency_ms, size_bytes"],
+        ),
     ],
 )
 def test_what_is_wrong_is_said(text: str, words: list[str], tmp_path: Path) -> None:
@@ -129,6 +135,7 @@ def test_what_is_wrong_is_said(text: str, words: list[str], tmp_path: Path) -> N
         (OWN + "family = 'elastic'\n", ["family and build() at once"]),
         (OWN + "constraints = [object()]\n", ["constraints", "not JSON serializable"]),
         (OWN.replace("def get_args", "def args"), ["no get_args()"]),
+        (OWN.replace("load_data(part", "load_data(part, candidate"), ["load_data(part)", "one set of data for all"]),
     ],
 )
 def test_so_is_what_is_wrong_in_code(text: str, words: list[str], tmp_path: Path) -> None:
@@ -164,3 +171,4 @@ def test_a_pool_of_models_needs_no_build(tmp_path: Path) -> None:
     assert one.key == same.key != other.key
     with pytest.raises(UsageError, match="there already"):
         models.train(candidates[0])
+    assert models.study.objectives == ["latency_ms", "size_bytes"], "nothing tells what they are worth"

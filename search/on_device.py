@@ -1,0 +1,219 @@
+"""Stored artifacts timed on a device profile, in launches of their own: nothing is trained, converted or proven."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import NothingMeasured
+from ..core.ids import content_id
+from ..core.process import Limits
+from ..devices.arms import Arm
+from ..devices.device_profile import DeviceProfile, device_profile
+from ..devices.launches import ArmRun, Launch
+from ..devices.sitting import Sitting
+from ..devices.stats import t_interval
+from . import race
+from .findings import Findings
+from .folder import study_folder
+from .making import arm_of
+from .objectives import Estimate, Objective, timed
+from .replay import plainness
+from .trials import Trial
+from .underway import Underway
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What it took to time a study's artifacts on a device.
+
+    Attributes:
+        launches: how many; those that were there before aren't counted.
+        failed: why, by label, of candidates that failed there.
+        stands_for: of each candidate that becomes the same there as another one, that one's id, which was timed.
+        notes: what a reader should know.
+    """
+
+    launches: int
+    failed: dict[str, str]
+    stands_for: dict[str, str]
+    notes: list[str]
+
+
+def described(name: str) -> dict[str, Any]:
+    """A profile as data of an objective: what it is called, and what it restricts.
+
+    Raises:
+        UsageError: no such profile, or a bad file.
+        CannotDo: it has more cores than there are here.
+    """
+    found = device_profile(name)
+    _ = found.core_set
+    restricts = {k: v for k, v in asdict(found).items() if k != "description"}
+    return {"name": Path(name).stem if name.endswith(".toml") else name, "profile": restricts}
+
+
+def time_all(folder: Path, key: str, objective: Objective, able: Sequence[Trial], say: Say) -> Timed:
+    """Time candidates on an objective's device, those near their target's fastest until that is decided.
+
+    Candidates that its settings make the same are timed once. What is stored isn't timed again.
+
+    Args:
+        folder: the study's.
+        key: of the study.
+        objective: it has a device.
+        able: candidates that may be chosen.
+        say: takes one line about each launch.
+
+    Raises:
+        NothingMeasured: what all are held against failed there.
+        UsageError: a search is writing to the folder.
+    """
+    asked = [t for t in able if objective.targets is None or t.candidate.target in objective.targets]
+    profile = _profile(objective)
+    stands_for = _stand_ins(asked, profile)
+    known = {t.id: t for t in asked if t.id not in stands_for}
+    arms = {id: _there(arm_of(folder, trial), profile) for id, trial in known.items()}
+    groups: dict[str, list[str]] = {}
+    for id, trial in known.items():
+        groups.setdefault(trial.candidate.target, []).append(id)
+    with study_folder(folder, key, False) as place, Underway(place, key, Limits(), say) as up:
+        stage = stage_of(objective)
+        launches = up.trials.launches(stage)
+        before = len(launches)
+        if race.plan(launches, groups).ids:
+            first = arms[_reference(up, stage, known, arms)].named(race.REFERENCE)
+            with up.sitting(stage, 0) as sitting, up.timed("measure on devices"):
+                sitting.keep(first)
+                while (step := race.plan(launches, groups)).ids:
+                    labels = ", ".join(known[id].candidate.label for id in step.ids)
+                    say(f"timing on {_name(objective)}, launch {len(launches) + 1}: {labels}")
+                    some = [first, *(arms[id] for id in step.ids)]
+                    launches.append(_launched(sitting, some, step.rounds, objective))
+    why = race.failures(launches)
+    failed = {known[id].candidate.label: text for id, text in why.items() if id in known}
+    return Timed(len(launches) - before, failed, stands_for, _notes(known, arms, objective))
+
+
+def estimates(objective: Objective, trials: Mapping[str, Trial], launches: Sequence[Launch]) -> dict[str, Estimate]:
+    """A timed objective of each candidate that was timed and never failed, by id.
+
+    Args:
+        objective: it has a device.
+        trials: of the study, by id.
+        launches: of the stage `stage_of` the objective.
+    """
+    failed = race.failures(launches)
+    if objective.measure == "latency_ms":
+        latency = Findings(trials, launches).latency
+        found = {id: timed(x.ms, x.low_ms, x.high_ms, x.launches) for id, x in latency.items()}
+    else:
+        runs: dict[str, list[float]] = {}
+        for id, run in (item for launch in launches for item in launch.arms.items()):
+            value = OF_RUN[objective.measure](run) if run.ok and id in trials else None
+            if value is not None:
+                runs.setdefault(id, []).append(value)
+        found = {id: Estimate(statistics.median(values), n=len(values)) for id, values in runs.items()}
+    return {id: estimate for id, estimate in found.items() if id not in failed}
+
+
+def ratio(launches: Sequence[Launch], a: str, b: str) -> Estimate | None:
+    """Time of `a` over time of `b` on the device, with its interval (99 %); None where one was not timed."""
+    logs = race.gap(launches, b, a)
+    if not logs:
+        return None
+    if len(logs) < 2:
+        return Estimate(math.exp(logs[0]), n=1)
+    interval = t_interval(logs, race.CONFIDENCE)
+    low, centre, high = (math.exp(x) for x in (interval.low, interval.centre, interval.high))
+    return Estimate(centre, low, high, len(logs))
+
+
+def stage_of(objective: Objective) -> str:
+    """The name under which the launches on an objective's device are stored: of what it restricts, however called."""
+    assert objective.device
+    return f"on-{content_id(objective.device['profile'])}"
+
+
+def p95_ms(run: ArmRun) -> float | None:
+    """95th percentile of the times of one inference, in ms."""
+    import numpy as np
+
+    times = [ns for block in run.blocks for ns in block]
+    return float(np.percentile(times, 95)) / 1e6 if times else None
+
+
+def peak_bytes(run: ArmRun) -> float | None:
+    """Resident memory of the worker with the model in it, in bytes, at its highest."""
+    return None if run.peak_rss_bytes is None else float(run.peak_rss_bytes)
+
+
+OF_RUN: dict[str, Callable[[ArmRun], float | None]] = {"latency_p95_ms": p95_ms, "peak_memory_bytes": peak_bytes}
+"""Objectives that each launch tells for itself; a candidate has their median."""
+
+
+def _profile(objective: Objective) -> DeviceProfile:
+    assert objective.device
+    return DeviceProfile(description="", **objective.device["profile"])
+
+
+def _name(objective: Objective) -> str:
+    assert objective.device
+    return str(objective.device["name"])
+
+
+def _there(arm: Arm, profile: DeviceProfile) -> Arm:
+    """An arm as it is on the device."""
+    settings = {**arm.settings, **profile.settings_of(arm.target)}
+    return replace(arm, settings=settings, limits=profile.limits)
+
+
+def _stand_ins(asked: Sequence[Trial], profile: DeviceProfile) -> dict[str, str]:
+    """Who is another one there, and which: one that has the device's settings already, else the plainest."""
+    same: dict[str, list[tuple[bool, Trial]]] = {}
+    for trial in asked:
+        own = dict(trial.candidate.settings)
+        settings = {**own, **profile.settings_of(trial.candidate.target)}
+        key = content_id([trial.candidate.target, trial.artifact_id, trial.candidate.precision, settings])
+        same.setdefault(key, []).append((settings != own, trial))
+    found: dict[str, str] = {}
+    for rows in same.values():
+        _, first = min(rows, key=lambda row: (row[0], plainness(row[1])))
+        found |= {trial.id: first.id for _, trial in rows if trial is not first}
+    return found
+
+
+def _reference(up: Underway, stage: str, known: Mapping[str, Trial], arms: Mapping[str, Arm]) -> str:
+    """What every launch holds: that of the first one stays; else the smallest default, which fits if anything does."""
+    for row in up.store.find(session=up.trials.session(stage), launch=0, arm=race.REFERENCE):
+        was = row["facts"]["arm"]
+        for id, arm in arms.items():
+            if (arm.artifact_id, dict(arm.settings)) == (was["artifact_id"], was["settings"]):
+                return id
+    return min(known, key=lambda id: (not known[id].candidate.is_default, known[id].size_bytes or 0, id))
+
+
+def _launched(sitting: Sitting, arms: list[Arm], rounds: int, objective: Objective) -> Launch:
+    launch = sitting.launch(arms, rounds=rounds)
+    run = launch.arms[race.REFERENCE]
+    if not run.ok:
+        asked, found = f"timing on {_name(objective)}", f"what all are held against failed there: {run.reason}"
+        raise NothingMeasured(asked, found, "choose a profile with more memory, or other settings")
+    return launch
+
+
+def _notes(known: Mapping[str, Trial], arms: Mapping[str, Arm], objective: Objective) -> list[str]:
+    """Whose file was timed with other settings than its bundle would have."""
+    notes = []
+    for id, trial in known.items():
+        own = dict(trial.candidate.settings)
+        other = [f"{k}={v}" for k, v in sorted(arms[id].settings.items()) if own.get(k) != v]
+        if other:
+            notes.append(f"{trial.candidate.label} was timed with {', '.join(other)}, as {_name(objective)} has it")
+    return notes
