@@ -1,8 +1,9 @@
 """The search over models against uniform scaling and random search: `make bench-search`. An hour in all; goes on.
 
-Networks for Fashion-MNIST (examples/search_fashion/study.py), trained for real, deployed for three runtimes in fp32 and
-int8, proven and timed. What a model is was found once and is kept in one folder; each run sees only the models that it
-asked for itself, so it is what it would be alone. `--minutes` ends after the model under way; the same command goes on.
+Networks for Fashion-MNIST (examples/search_fashion/study.py), each trained by itself, deployed for three runtimes in
+fp32 and int8, proven and timed. What a model is was found once and is kept in one folder; each run sees only the models
+that it asked for itself, so it is what it would be alone. A second process works ahead at what doesn't depend on what
+is found, random search and uniform scaling. `--minutes` ends after the model under way; the same command goes on.
 
 A run's hypervolume is that of (error, log latency) for each target, in a box over all that was evaluated by any run:
 error from the best to the 90th percentile, latency from the fastest to the slowest. The mean of the targets counts.
@@ -15,6 +16,8 @@ import itertools
 import json
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,9 +30,10 @@ from common import heading
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof.prove import Prover
 from seatrial.search.evaluate import UNTRAINED
-from seatrial.search.explore import RANKED, Exploring, opened
+from seatrial.search.explore import Exploring, opened
 from seatrial.search.fronts import hypervolume
 from seatrial.search.models import elastic
+from seatrial.search.models.fidelity import fidelity
 from seatrial.search.roster import Roster, Tried
 from seatrial.search.trials import Trial
 
@@ -61,6 +65,9 @@ class Alone(Roster):
         new = list(self.asked)[self.told :]
         self.told = len(self.asked)
         return [found for model in new if (found := self.get(model))]
+
+    def others(self) -> dict[str, dict[str, Any]]:
+        return {model: values for model, values in super().others().items() if model in self.asked}
 
     @property
     def models(self) -> list[str]:
@@ -126,7 +133,8 @@ def scaled(folder: Path, line: Any) -> Run:
         exploring.begin()
         for values in uniform(exploring):
             line(f"model of uniform width, for all: {values}")
-            exploring.evaluator.evaluate(values)
+            while exploring.evaluator.evaluate(values) is None:  # the other process is at it
+                time.sleep(1)
         return Run(UNIFORM, 0, own.models)
 
 
@@ -190,13 +198,29 @@ def reached(run: Run, first: int, known: Mapping[str, Sequence[Point]], tested: 
     return statistics.mean(shares)
 
 
-def work(folder: Path, models: int, seeds: int, line: Any) -> Iterator[Run]:
-    """All runs, each whole."""
-    yield scaled(folder, line)
+def work(folder: Path, models: int, seeds: int, methods: Sequence[str], line: Any) -> Iterator[Run]:
+    """All runs of these methods, each whole."""
     for seed in range(seeds):
-        for method in (OURS, RANDOM):
-            line(f"the run of {NAMES[method]}, seed {seed}")
-            yield searched(folder, method, seed, models, line)
+        for method in methods:
+            if method == UNIFORM and seed == 0:
+                yield scaled(folder, line)
+            elif method != UNIFORM:
+                line(f"the run of {NAMES[method]}, seed {seed}")
+                yield searched(folder, method, seed, models, line)
+
+
+@contextmanager
+def ahead(options: argparse.Namespace) -> Iterator[None]:
+    """A second process that evaluates what is the same whatever the first one finds."""
+    words = [f"--{name}={getattr(options, name)}" for name in ("minutes", "models", "seeds", "out")]
+    log = options.out.parent / "ahead.log"
+    with log.open("a") as out:
+        child = subprocess.Popen([sys.executable, __file__, "--ahead", *words], stdout=out, stderr=out)
+        try:
+            yield
+        finally:
+            child.terminate()
+            child.wait()
 
 
 def ratio(values: Sequence[float]) -> str:
@@ -264,17 +288,56 @@ def text(point: Point) -> str:
     return f"{point.ms:.3f}, {point.error:.1%}, {point.tested:.1%} ({point.precision})"
 
 
-def costs(folder: Path, runs: Sequence[Run], known: Mapping[str, Sequence[Point]], fidelity: str) -> Iterator[str]:
-    """What it took, and what the family's one training spared."""
+def costs(folder: Path, runs: Sequence[Run], models: Sequence[Tried]) -> Iterator[str]:
+    """What it took."""
     seconds = json.loads((folder / "work" / "costs.json").read_text())
-    evaluated = [name for name in seconds if name != "train"]
-    each = sum(seconds[name] for name in evaluated) / len(known)
     asked = sum(len(run.models) for run in runs)
-    yield f"\n### Cost\n\n- {fidelity}."
-    yield f"- {len(known)} models were evaluated, for {asked} that the runs asked for, {each:.1f} s each"
-    yield f"  ({', '.join(f'{name} {seconds[name] / len(known):.1f}' for name in evaluated)})."
-    yield f"- Training and inheriting took {seconds['train']:.0f} s: one training for all, {RANKED} to check its ranks."
-    yield f"  With a training for each of its models a run had needed {max(len(run.models) for run in runs)}."
+    looks = json.loads((folder / "work" / "looks.json").read_text())
+    yield "\n### Cost\n"
+    yield f"- {len(models)} models were evaluated, for {asked} that the runs asked for, by two processes; one's work:"
+    yield f"  {', '.join(f'{name} {took / len(models):.1f} s' for name, took in seconds.items())} a model."
+    yield f"- A training took {looks['training_s']:.1f} s, a look at an untrained model {looks['look_s']:.1f} s"
+    yield "  (the first five): three looks for each training are taken where they cost less than it."
+
+
+def stage(exploring: Exploring, runs: Sequence[Run], models: Sequence[Tried]) -> Iterator[str]:
+    """What one shared training tells of all these models, and which trainings it had spared."""
+    whole = exploring.models.train_shared()
+    able = [one for one in models if one.accuracy is not None]
+    found = zip(able, exploring.models.inherit([one.values for one in able]), strict=True)
+    inherited = {one.model: (one, result.accuracy) for one, result in found if result.accuracy is not None}
+    own, shared = zip(*((one.accuracy or 0.0, accuracy) for one, accuracy in inherited.values()), strict=True)
+    seconds = statistics.mean(one.seconds for one in able)
+    known = points(exploring, {one.model: one for one in able})
+    yield "\n### If one shared training had chosen which models to train\n"
+    yield f"- The shared training: {whole['seconds']:.0f} s; one of its own: {seconds:.1f} s."
+    yield f"- {fidelity(shared, own).text}."
+    ends = f"inherited {min(shared):.1%} to {max(shared):.1%}, own {min(own):.1%} to {max(own):.1%}"
+    yield f'- Accuracy on "valid": {ends}.\n'
+    yield "| run | models | to train, by inherited accuracies | of the hypervolume | as many at random |"
+    yield "|---|---|---|---|---|"
+    for run in runs:
+        some = [model for model in run.models if model in inherited]
+        kept = chosen(some, {model: 1 - inherited[model][1] for model in some}, known)
+        full, part = volume_of(some, known), volume_of(kept, known)
+        rng = np.random.default_rng(0)
+        drawn = [volume_of(list(rng.choice(some, len(kept), replace=False)), known) for _ in range(100)]
+        cells = f"{len(some)} | {len(kept)} | {part / full:.0%} | {statistics.mean(drawn) / full:.0%}"
+        yield f"| {NAMES[run.method]}, seed {run.seed} | {cells} |"
+
+
+def chosen(some: Sequence[str], errors: Mapping[str, float], known: Mapping[str, Sequence[Point]]) -> list[str]:
+    """The models on some target's front by their inherited error and fp32 latency: those whose training is needed."""
+    kept = set()
+    for target in sorted({p.target for model in some for p in known[model]}):
+        ms = {m: p.ms for m in some for p in known[m] if p.target == target and p.precision == "fp32"}
+        kept |= {m for m in ms if not any(errors[k] <= errors[m] and ms[k] <= ms[m] and k != m for k in ms)}
+    return sorted(kept)
+
+
+def volume_of(models: Sequence[str], known: Mapping[str, Sequence[Point]]) -> float:
+    """Hypervolume of these models."""
+    return reached(Run("", 0, list(models)), len(models), known)
 
 
 def main() -> None:
@@ -283,25 +346,27 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=20, help="a run's evaluations")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-search" / "study")
+    parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     line = say(begun, begun + 60 * options.minutes)
-    runs = []
     try:
-        runs += work(options.out, options.models, options.seeds, line)
+        if options.ahead:
+            time.sleep(20)  # the first one makes the folder
+            list(work(options.out, options.models, options.seeds, (UNIFORM, RANDOM), line))
+            return
+        with ahead(options):
+            runs = list(work(options.out, options.models, options.seeds, (OURS, RANDOM, UNIFORM), line))
     except OutOfTime:
         raise SystemExit(f"{options.minutes:g} minutes are over; the same command goes on") from None
     with opened(STUDY, output=options.out) as exploring:
-        every = {one.model: one for one in exploring.roster.all().values() if one.model in asked(runs)}
+        asked = {model for run in runs for model in run.models}
+        every = {one.model: one for one in exploring.roster.all().values() if one.model in asked}
         known = points(exploring, every)
-        fidelity = exploring.fidelity
-    print(heading("The search over models", "make bench-search"))
-    print("\n".join([*tables(runs, known, options.models), *costs(options.out, runs, known, str(fidelity))]))
-
-
-def asked(runs: Sequence[Run]) -> set[str]:
-    return {model for run in runs for model in run.models}
+        print(heading("The search over models", "make bench-search"))
+        print("\n".join([*tables(runs, known, options.models), *costs(options.out, runs, list(every.values()))]))
+        print("\n".join(stage(exploring, runs, list(every.values()))))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ from . import samplers, studyfile
 from .candidate import Candidate
 from .conclude import conclude
 from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, UNTRAINED, Deployments, Evaluator
-from .findings import Latency
+from .findings import Latency, row_of
 from .folder import alone, study_folder, sweep
 from .goals import LOGARITHMIC, Goals
 from .goals import UNTRAINED as KNOWN_UNTRAINED
 from .kept import Kept
+from .looks import LOOKS, Price, price
 from .models.api import Models
 from .objectives import Estimate, Objective
 from .progress import Progress, text_of
@@ -40,16 +41,14 @@ from .samplers import Sampler
 from .samplers.base import Known
 from .space import Space, Values
 from .study import Study
-from .studyfile import Effort, StudyFile
+from .studyfile import OWN, Effort, StudyFile
 from .trials import Trial
 from .underway import Underway
-from .views import Views, row_of
+from .views import Views
 
 Say = Callable[[str], None]
 SCATTER = 0.012
 """Of one launch's ratio, as a standard deviation; see docs/measuring.md."""
-LOOKS = 3
-"""Untrained models that are timed for each that is trained."""
 WAIT_S = 0.5
 """Between two looks whether another process has ended with a model."""
 RANKED = 6
@@ -144,7 +143,7 @@ def _deciding(study: StudyFile, effort: Effort, deployments: Deployments) -> lis
     budgets = [vars(b) for b in (study.shared, study.budget, study.finetune)]
     versions = {name: require(name).version() for name in deployments.targets}
     data = [effort.examples, effort.calibration]
-    return [study.id, budgets, vars(deployments), data, host_facts()["identity"], versions, PROTOCOL]
+    return [study.id, study.weights, budgets, vars(deployments), data, host_facts()["identity"], versions, PROTOCOL]
 
 
 class Exploring(Underway):
@@ -173,6 +172,8 @@ class Exploring(Underway):
         self._later: list[Tried] = []
         self._begun = False
         self._elsewhere: dict[str, Values] = {}
+        self._price: Price | None = None
+        self._seen: list[Tried] = []
         self.count = 0
         self.progress = Progress(goals, effort.evaluations, effort.minutes)
 
@@ -196,6 +197,7 @@ class Exploring(Underway):
     def begin(self) -> None:
         """Train what models share, unless that is done; have samplers."""
         self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, self._way())
+        self._price = price(self.work, [], {}) if self._before else None  # an earlier run may have found it
         self.samplers = {target: self._sampler(target) for target in self.deployments.targets}
 
     def _late(self) -> bool:
@@ -206,7 +208,7 @@ class Exploring(Underway):
         """Where weights come from; of a family after a look whether inherited ones rank as own ones do."""
         if self.study.pooled:
             return GIVEN
-        if self.study.family is None:
+        if self.study.family is None or self.study.weights == OWN:
             return ALONE
         file = self.work / "fidelity.json"
         if not file.exists():
@@ -256,7 +258,7 @@ class Exploring(Underway):
         """One for each target: its models in its precisions, by the objectives there."""
         precisions = [c.precision for c in self.deployments.of("") if c.target == target]
         space = Space.from_dict({**self.study.space, PRECISION: precisions}, self.study.forbidden)
-        cheap = self._before
+        cheap = self._before if self._price and self._price.pays else set()
         return samplers.make(
             space,
             self.goals.names,
@@ -283,6 +285,7 @@ class Exploring(Underway):
 
     def _next(self, target: str) -> Values | None:
         """What a target's sampler asks for, after a look at untrained ones where training is dear."""
+        self._see_whether_looks_pay()
         sampler = self.samplers[target]
         self._keep_off()
         if sampler.cheap:
@@ -293,6 +296,17 @@ class Exploring(Underway):
             self._take_in()
         asked_for = sampler.ask()
         return None if asked_for is None else _of_model(asked_for)
+
+    def _see_whether_looks_pay(self) -> None:
+        """Where they do, samplers that use them take over; they know all that the others did."""
+        if self._price is None and self._before:
+            models = [one for one in self._seen if not one.model.endswith(UNTRAINED)]
+            self._price = price(self.work, models, self.seconds())
+            if self._price:
+                self.say(self._price.text)
+            if self._price and self._price.pays:
+                self.samplers = {target: self._sampler(target) for target in self.samplers}
+                self._tell(self._seen)
 
     def _keep_off(self) -> None:
         """Let samplers leave alone what other processes are at, and no longer what they have ended with."""
@@ -324,6 +338,7 @@ class Exploring(Underway):
         trained = [i for i, one in enumerate(new) if not one.model.endswith(UNTRAINED)]
         cut = len(new) if begun else max(trained, default=-1) + 1
         new, self._later = new[:cut], new[cut:]
+        self._seen += new
         self._tell(new)
         for i in trained:
             self.count += 1
