@@ -15,6 +15,7 @@ from ..devices.results import Estimate, effects, estimate, summarise
 from ..devices.stats import block_stat, t_interval
 from ..exporter.proof.parity import BARS_DB
 from . import race
+from .roster import Tried
 from .trials import Trial, feasible
 
 
@@ -168,25 +169,44 @@ class Findings:
         """Everything that can be selected by, as data."""
         latency = self.latency.get(trial.id)
         return {
-            "id": trial.id,
-            "target": trial.candidate.target,
-            "precision": trial.candidate.precision,
-            "settings": dict(trial.candidate.settings),
+            **_columns(trial, latency),
             "status": "failed" if trial.id in self.failed else trial.status,
             "reason": self.reason(trial),
-            "latency_ms": latency.ms if latency else None,
-            "latency_low_ms": latency.low_ms if latency else None,
-            "latency_high_ms": latency.high_ms if latency else None,
-            "launches": latency.launches if latency else 0,
-            "accuracy": trial.accuracy,
-            "agreement": trial.agreement,
-            "sqnr_db": trial.sqnr_db,
-            "size_bytes": trial.size_bytes,
-            "load_ms": trial.load_ms,
             "ran_precision": trial.proof["placement"].get("precision") if trial.proof else None,
             "front": trial.id in self.front,
             "chosen": trial.id in self.winners.values(),
         }
+
+
+def row_of(trial: Trial, model: Tried, latency: Latency | None = None) -> dict[str, Any]:
+    """What is known of a model's deployment, as `Views` read it: without a `latency`, its time in one launch."""
+    ms = model.times.get(trial.id)
+    once = None if ms is None else Latency(ms, None, None, 1)
+    return {**_columns(trial, latency or once), **about(model)}
+
+
+def about(model: Tried) -> dict[str, Any]:
+    """What is known of a model, whatever it is deployed as."""
+    return {"model": model.model, "macs": model.macs, "parameters": model.parameters}
+
+
+def _columns(trial: Trial, latency: Latency | None) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "target": trial.candidate.target,
+        "precision": trial.candidate.precision,
+        "settings": dict(trial.candidate.settings),
+        "status": trial.status,
+        "latency_ms": latency.ms if latency else None,
+        "latency_low_ms": latency.low_ms if latency else None,
+        "latency_high_ms": latency.high_ms if latency else None,
+        "launches": latency.launches if latency else 0,
+        "accuracy": trial.accuracy,
+        "agreement": trial.agreement,
+        "sqnr_db": trial.sqnr_db,
+        "size_bytes": trial.size_bytes,
+        "load_ms": trial.load_ms,
+    }
 
 
 def quality(trial: Trial) -> float:

@@ -13,7 +13,7 @@ from ..devices.results import effects, estimate
 from ..devices.stats import t_interval
 from . import race
 from .choose import Bound
-from .findings import Findings
+from .findings import Findings, about
 from .goals import Goals
 from .objectives import Estimate, mean
 from .roster import TUNED, Tried
@@ -164,12 +164,11 @@ class Fronts(Findings):
 
     def facts(self, trial: Trial) -> dict[str, Any]:
         """Everything that can be selected by, as data."""
-        one = self.models[trial.candidate.model]
-        about = {"model": one.model, "macs": one.macs, "parameters": one.parameters}
         known = {name: self.values[name][trial.id] for name in self.goals.all if trial.id in self.values[name]}
         values = {name: found.value for name, found in known.items()}
         intervals = {name: [found.low, found.high] for name, found in known.items() if found.low is not None}
-        return {**super().facts(trial), **about, "values": values, "intervals": intervals}
+        one = about(self.models[trial.candidate.model])
+        return {**super().facts(trial), **one, "values": values, "intervals": intervals}
 
     def comparisons(self) -> list[Compared]:
         """The best against the chosen one of each other target, from the confirmation."""
