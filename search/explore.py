@@ -108,8 +108,8 @@ def opened(
     chosen = {key: value for key, value in (effort or {}).items() if value is not None}
     asked = f"the study file {file}"
     wanted = replace(study.search, **chosen)
-    if tune and study.family is None:
-        raise UsageError(f"{asked}: --tune", "there is no family: no model inherits weights", "leave it out")
+    if tune and (study.family is None or study.weights == OWN):
+        raise UsageError(f"{asked}: --tune", "no model of it inherits weights", "leave it out")
     deployments = Deployments.read(study, wanted, asked)
     # What is wrong with the space or the sampler is said before anything is trained.
     samplers.make(Space.from_dict(study.space, study.forbidden, f"{asked}: space"), ("",), wanted.sampler)

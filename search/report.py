@@ -106,4 +106,6 @@ def _cost(study: Study) -> str:
         for index, (name, value) in enumerate(seconds.items())
     )
     stack = f'<div class="stack" aria-hidden="true">{bars}</div>'
-    return f'<p>{seconds_text(total)} in all</p>{stack}<ul class="cost">{items}</ul>'
+    words = "Finished steps of all runs. measure: each candidate is timed; confirm: the best ones are timed again."
+    caption = f'<p class="caption">{words}</p>'
+    return f'<p>{seconds_text(total)} in all</p>{stack}<ul class="cost">{items}</ul>{caption}'

@@ -29,7 +29,8 @@ from .report_parallel import Line, Scale
 from .report_rows import deployments_table, models_table
 from .report_scatter import Axis, Mark
 from .report_tables import confirmed, section, twice
-from .report_text import COLOURS, ms_text, name_of, settings_text, target_text
+from .report_text import COLOURS, evaluated, finite, ms_text, name_of, percent_text, settings_text, target_text
+from .roster import TUNED
 
 Candidate = Any
 SIDES = 6
@@ -42,9 +43,11 @@ REASONS = 20
 
 def verdict(many: Many) -> tuple[str, list[str]]:
     """The headline, and the sentences below it."""
-    models, failed = len(many.models), sum(one["status"] != "ok" for one in many.models.values())
-    tried = f"{models} model{'s' * (models != 1)} tried"
+    models = [one for key, one in many.models.items() if not key.endswith(TUNED)]
+    failed, tuned = sum(one["status"] != "ok" for one in models), len(many.models) - len(models)
+    tried = f"{len(models)} model{'s' * (len(models) != 1)} tried"
     tried += f", {failed} of them failed" if failed else ", none failed"
+    tried += f", {tuned} trained further" if tuned else ""
     tried += f"; {len(many.candidates)} deployments of them on {_list(map(target_text, many.colours))}."
     if many.best is None:
         return "Nothing was chosen", [tried]
@@ -54,7 +57,10 @@ def verdict(many: Many) -> tuple[str, list[str]]:
     rule += f" among those that keep to {_list(map(str, many.bounds))}" if many.bounds else ""
     if len(many.goals) > 1:
         rule += f"; where nobody is proven better, {_list(map(title_of, many.goals[1:]))} decided"
-    return f"{name_of(many.best)}: {', '.join(figures)}", [f"{rule}.", tried]
+    confirmed = many.best.get("confirmed_accuracy")
+    found = f"On data that nothing was chosen by its accuracy is {percent_text(confirmed)}."
+    lead = [f"{rule}.", *([found] if finite(confirmed) else []), tried]
+    return f"{name_of(many.best)}: {', '.join(figures)}", lead
 
 
 def _known(many: Many, name: str) -> bool:
@@ -112,7 +118,7 @@ def sections(many: Many, added: Sequence[str]) -> list[str]:
     nothing = '<p class="empty">No model has both a latency and a score: there is nothing to draw.</p>'
     found = [section("The front of each target", f"{words} {standings_text(many)}.", fronts or nothing)]
     if "objectives" in drawn:
-        words = "Each line is a deployment. The best value of each objective is at the top; on a narrow screen, right."
+        words = "Each line is a deployment. The better end of each axis is at the top; on a narrow screen, right."
         found.append(section("All objectives at once", words, twice(drawn["objectives"])))
     if "macs" in drawn:
         words = (
@@ -127,8 +133,12 @@ def sections(many: Many, added: Sequence[str]) -> list[str]:
         body = _said([*reasons[:REASONS], *more])
         found.append(section("What failed", "With the reason, the most frequent one first.", body))
     words = "Each with its fastest deployment on each target, and what became of it."
+    if evaluated(many.study) and any(finite(one["accuracy"]) for one in many.models.values()):
+        words += ' Accuracy is that of the source, on all of "valid"; '
+        words += f"deployments are judged on {evaluated(many.study)} examples of it."
     found.append(section("The models", words, models_table(many)))
-    words = "Model × target × precision × settings; the chosen ones, the fronts and what isn't decided come first."
+    words = "Model × target × precision × settings; the chosen ones, the fronts and what isn't decided come first. "
+    words += "Confirmed accuracy is that on data that nothing was chosen by. In reasons × 2 stands for two threads."
     found.append(section("Their deployments", words, deployments_table(many)))
     return found
 
@@ -339,5 +349,10 @@ def failures(many: Many) -> list[tuple[str, int]]:
 def standings_text(many: Many) -> str:
     """How many stand where."""
     counts = Counter(many.standing(c) for c in many.candidates)
-    words = {CHOSEN: "chosen", FRONT: "on a front", TIE: "not decided against one there", OUT: "not to be chosen"}
+    words = {
+        CHOSEN: "chosen",
+        FRONT: "others on a front",
+        TIE: "not decided against one there",
+        OUT: "not to be chosen",
+    }
     return ", ".join(f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind])

@@ -12,6 +12,7 @@ from .report_many import CHOSEN, FRONT, MOST, ORDER, OUT, TIE, Many, count_text,
 from .report_tables import cell, glyph, ran, table, with_small
 from .report_text import COLOURS, finite, ms_text, percent_text, settings_text, target_text
 
+RANKS = "to see whether inherited weights rank models as own ones do"
 BADGES = {CHOSEN: ("pick", "chosen"), FRONT: ("front", "on the front"), TIE: ("tie", "not decided")}
 
 
@@ -114,7 +115,8 @@ def deployments_table(many: Many) -> str:
 def _value(many: Many, candidate: Mapping[str, Any], name: str) -> str:
     value, small = many.value(candidate, name), span_text(name, many.interval(candidate, name))
     if name == "accuracy" and finite(candidate.get("confirmed_accuracy")):
-        small = f"confirmed {percent_text(candidate['confirmed_accuracy'])}"
+        confirmed = f"confirmed {percent_text(candidate['confirmed_accuracy'])}"
+        small = f"{small}, {confirmed}" if small else confirmed
     return cell(title_of(name), with_small(figure(name, value), small), value)
 
 
@@ -163,11 +165,11 @@ def _difference(each: Mapping[str, Any]) -> str:
 
 def trainings_text(many: Many) -> str:
     """How many trainings the search took, and how many it was spared."""
-    words = {"shared": "shared", "to check ranks": "to check that ranks are inherited", "of models": "of single models"}
+    words = {"shared": "shared", "to check ranks": RANKS, "of models": "of single models"}
     counted = many.study.get("trainings", {})
     told = [f"{counted[key]} {text}" for key, text in words.items() if counted.get(key)]
     seconds = sum(one["seconds"] for one in many.models.values() if finite(one.get("seconds")))
     text = f"Trainings: {', '.join(told) or 'none'}"
     if counted.get("spared"):
-        text += f"; {counted['spared']} spared, because the model was too slow before it was trained"
-    return f"{text}; {seconds:.3g} s for the models' own weights." if seconds else f"{text}."
+        text += f"; {counted['spared']} spared: those models were timed untrained, and others were trained instead"
+    return f"{text}; {seconds:.3g} s for the weights of single models." if seconds else f"{text}."

@@ -358,7 +358,8 @@ def test_select_takes_any_model_that_is_stored(study: Study, main: Any, tmp_path
         ("", ("--target", "tflite"), ("--target", "say it in the study file: targets")),
         ("", ("--calibration", "."), ("--calibration", "load_data()")),
         ("", ("--sampler", "oracle"), ("oracle", "model")),
-        ('del family, shared\nspace = {"source": ["a.onnx"]}\n', ("--tune",), ("--tune", "no family")),
+        ('del family, shared\nspace = {"source": ["a.onnx"]}\n', ("--tune",), ("--tune", "inherits")),
+        ('weights = "own"\n', ("--tune",), ("--tune", "inherits")),
     ],
 )
 def test_a_bad_file_or_option_is_one_clear_error(

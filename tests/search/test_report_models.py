@@ -83,6 +83,24 @@ def test_the_page_says_what_was_chosen_for_each_target(study: Document) -> None:
     assert "0.0131 to 0.0140 ms" in text_of(cards[1]) and "5e037573" in cards[1] and "width2 0.5" in text_of(cards[1])
 
 
+def test_the_words_say_what_was_counted_and_judged_on_what(study: Document) -> None:
+    study["chosen"]["overall"] = best = study["chosen"]["per_target"]["tflite"]["id"]
+    row = next(c for c in study["candidates"] if c["id"] == best)
+    row["confirmed_accuracy"] = 0.876
+    key = row["model"]
+    study["models"][f"{key}-tuned"] = {**study["models"][key], "trained": "finetuned"}
+    study["trainings"] = {"shared": 1, "to check ranks": 6, "of models": 1, "spared": 2}
+    text = text_of(render(study))
+    assert "4 models tried, none failed, 1 trained further; 33 deployments" in text, "the same model counts once"
+    assert "On data that nothing was chosen by its accuracy is 87.6 %." in text
+    assert re.search(r"[\d.]+ to [\d.]+ %, confirmed 87.6 %", text), "beside the interval, not in its place"
+    assert "deployments are judged on 449 examples of it" in text
+    assert (
+        "1 shared, 6 to see whether inherited weights rank models as own ones do, 1 of single models; 2 spared" in text
+    )
+    assert "Finished steps of all runs." in text
+
+
 def test_every_deployment_is_a_point_of_its_front_and_a_row(study: Document) -> None:
     html = render(study)
     fronts = section(html, "The front of each target")
