@@ -182,8 +182,9 @@ class StudyFile:
         if colon and scheme == "hf":
             return f"hf:{beside / rest}"
         if colon and scheme == "timm":
-            head, weights, file = text.partition("weights=")
-            return f"{head}{weights}{beside / file}" if weights and file != "random" else text
+            head, weights, rest = text.partition("weights=")
+            file, ampersand, more = rest.partition("&")
+            return f"{head}{weights}{beside / file}{ampersand}{more}" if weights and file != "random" else text
         return str(beside / text)
 
     @property

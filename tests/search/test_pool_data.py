@@ -237,6 +237,9 @@ def test_only_times_are_measured_on_a_device(
     done = main("study", "objectives", "add", study.folder, "there", "--device", "one-core")
     assert done.code == 0, done.err
     assert "launches timed: 0" in done.out and "latency ms on the device one-core" in done.out
+    done = main("study", "report", study.folder)
+    assert done.code == 0, done.err
+    assert "latency ms on the device one-core" in (study.folder / "report.html").read_text()
     memory = study.add_objective("memory", device="one-core", measure="peak_memory_bytes")
     assert memory.launches == 0 and set(memory.estimates) == set(added.estimates)
     assert all(e.value > 1e7 for e in memory.estimates.values())

@@ -167,6 +167,15 @@ def test_a_pool_of_models_needs_no_build(tmp_path: Path) -> None:
     candidates: list[dict[str, Any]] = [{"source": text} for text in pool]
     assert models.source(candidates[0]) == str(first)
     assert models.source(candidates[3]) == f"timm:mixer_s32_224?weights={tmp_path / 'w.safetensors'}"
+    for text, found in (
+        ("timm:a?weights=random&num_classes=4", "timm:a?weights=random&num_classes=4"),
+        (
+            "timm:a?num_classes=4&weights=w.pt&in_chans=1",
+            f"timm:a?num_classes=4&weights={tmp_path / 'w.pt'}&in_chans=1",
+        ),
+        ("hf:folder", f"hf:{tmp_path / 'folder'}"),
+    ):
+        assert models.study.pooled_model(text) == found
     one, other, same, _ = models.facts(candidates)
     assert one.key == same.key != other.key
     with pytest.raises(UsageError, match="there already"):
