@@ -163,7 +163,9 @@ def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None
             word = "" if decided else ": NOT decided, chance can explain it"
             lines.append(f"its time there over the old winner's: {span(ratio)}{word}")
     elif old == chosen["id"]:
-        lines.append("it is the old winner, too")
+        lines.append(
+            "it is the old winner, as this device runs it" if added.stands_for else "it is the old winner, too"
+        )
     if added.objective.matrix:
         lines += _costs(study, added, chosen, str(old))
     return lines
