@@ -59,6 +59,7 @@ bench-overhead: $(READY)
 
 bench-resume: $(READY)
 	$(BIN)/python benchmarks/resume.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/resume.py --training
 
 bench-int8: $(READY) demo/data/.ready
 	$(BIN)/python benchmarks/int8.py

@@ -224,14 +224,16 @@ def test_other_objectives_and_constraints_choose_anew_and_train_nothing(
 ) -> None:
     accuracies = [max(c["accuracy"] for c in study.candidates if c["target"] == t) for t in TARGETS]
     ended, found = changed(
-        f'objectives = ["latency_ms", "size_bytes"]\nconstraints = ["accuracy >= {min(accuracies) - 5e-5:.4f}"]\n'
+        'objectives = ["latency_ms", "size_bytes", {"name": "f1", "measure": "macro_f1"}]\n'
+        f'constraints = ["accuracy >= {min(accuracies) - 5e-5:.4f}"]\n'
     )
     assert ended.code == 0, ended.error
     assert ended.trained == runs[-1].trained
     assert not ended.said("training", "the shared training", "inheriting", "capturing", "converting")
     models = [{key: text for key, text in each.items() if key[0] == "models"} for each in (ended.rows, runs[-1].rows)]
     assert models[0] == models[1]
-    assert [each["name"] for each in found.document["goals"]["objectives"]] == ["latency_ms", "size_bytes"]
+    assert [each["name"] for each in found.document["goals"]["objectives"]] == ["latency_ms", "size_bytes", "f1"]
+    assert "added later" not in (found.folder / "report.html").read_text(), "the file says it"
     for target in TARGETS:
         able = [c for c in found.candidates if c["target"] == target and c["accuracy"] > min(accuracies) - 1e-4]
         chosen = found.candidate(found.winners[target])

@@ -308,7 +308,8 @@ def test_the_default_learns() -> None:
 
 
 def test_the_default_starts_along_the_diagonal_of_what_is_ordered() -> None:
-    names = {"depth": [1, 2, 3], "width": [32, 16, 8], "kind": {"choices": ["a", "b"]}, "lr": {"low": 0.01, "high": 1.0}}
+    names = {"depth": [1, 2, 3], "width": [32, 16, 8], "kind": {"choices": ["a", "b"]}}
+    names |= {"lr": {"low": 0.01, "high": 1.0}}
     many = {"when": {"depth": [2, 3]}, "low": 0, "high": 4, "step": 1}
     made = make(Space.from_dict(names | {"late": many}), ["error", "ms"], log=["ms"], seed=3)
     seen = []
