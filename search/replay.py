@@ -74,31 +74,42 @@ def replay(
     for key, (trial, kind) in _each(trials, program_of).items():
         if (place / key / "00.npz").exists():
             continue
-        if kind in data.refused:
-            failed[trial.candidate.label] = data.refused[kind]
-            continue
-        inputs = place / f"inputs-{kind}.npz"
-        if not inputs.exists():
-            samples.save(inputs, data.fed[kind].feeds)
         artifact = folder / str(trial.artifact)
-        if files_id(model_files(artifact)) != trial.artifact_id:
-            failed[trial.candidate.label] = "its file is gone, or has changed"
-            continue
-        say(f"replaying {trial.candidate.target} {trial.candidate.precision} on {len(data.labels)} examples")
-        job = {
-            "kind": "proof",
-            "target": trial.candidate.target,
-            "artifact": str(artifact),
-            "runs": [{"settings": dict(trial.candidate.settings)}],
-            "inputs": str(inputs),
-            "out": str(place / key),
-        }
-        run = LocalDevice().run(job)["runs"][0]
-        if run["outputs"] is None:
-            failed[trial.candidate.label] = run["error"]["found"]
+        reason: str | None
+        if kind in data.refused:
+            reason = data.refused[kind]
+        elif files_id(model_files(artifact)) != trial.artifact_id:
+            reason = "its file is gone, or has changed"
         else:
+            say(f"replaying {trial.candidate.target} {trial.candidate.precision} on {len(data.labels)} examples")
+            reason = _run(trial, artifact, _written(place, data, kind), place / key)
+        if reason is None:
             ran += 1
+        else:
+            failed[trial.candidate.label] = reason
     return ran, failed
+
+
+def _written(place: Path, data: Examples, kind: str) -> Path:
+    """The examples as this kind of model takes them, in a file."""
+    inputs = place / f"inputs-{kind}.npz"
+    if not inputs.exists():
+        samples.save(inputs, data.fed[kind].feeds)
+    return inputs
+
+
+def _run(trial: Trial, artifact: Path, inputs: Path, out: Path) -> str | None:
+    """Let a device write an artifact's answers; why it gave none."""
+    job = {
+        "kind": "proof",
+        "target": trial.candidate.target,
+        "artifact": str(artifact),
+        "runs": [{"settings": dict(trial.candidate.settings)}],
+        "inputs": str(inputs),
+        "out": str(out),
+    }
+    run = LocalDevice().run(job)["runs"][0]
+    return str(run["error"]["found"]) if run["outputs"] is None else None
 
 
 def _each(trials: Sequence[Trial], program_of: Callable[[str], Program]) -> dict[str, tuple[Trial, str]]:
