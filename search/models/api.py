@@ -276,6 +276,7 @@ class Models:
         file = self.folder / "declared.json"
         if not file.exists():
             found = self._call("declared", {}, self.limits, "the study's classes") if self.study.functions else {}
+            file.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(file) as part:
                 part.write_text(json.dumps({"labels": None, "preprocess": None, **found}))
         told: dict[str, Any] = json.loads(file.read_text())
