@@ -88,13 +88,16 @@ def run(model: str, output: Path, command: str, options: Mapping[str, Any]) -> S
 
 def show(study: Study) -> None:
     """The fronts, what was chosen and what to know."""
+    from ..search.roster import TUNED
+
     for target in study.document["fronts"]:
         _show_front(study, target)
-    models = study.document["models"].values()
-    failed = [one for one in models if one["status"] != "ok"]
+    models = study.document["models"]
+    failed = [one for one in models.values() if one["status"] != "ok"]
     trainings = study.document["trainings"]
     told = ", ".join(f"{count} {what}" for what, count in trainings.items() if count)
-    click.echo(f"{len(models)} models, {len(failed)} failed; trainings: {told or 'none'}")
+    tried = sum(not key.endswith(TUNED) for key in models)  # one that was trained further is no other model
+    click.echo(f"{tried} models, {len(failed)} failed; trainings: {told or 'none'}")
     for reason, count in Counter(str(one["reason"]) for one in failed).most_common(MOST):
         click.echo(f"failed: {reason}" + (f" ({count} models)" if count > 1 else ""))
     for each in study.document["comparisons"]:

@@ -9,7 +9,7 @@ from typing import Any
 TRUSTED = 0.7
 """The rank correlation from which inherited accuracies may choose."""
 _CONFIDENCE = 0.95
-_INSTEAD = "candidates get short trainings of their own"
+_INSTEAD = "models get short trainings of their own"
 _DRAWS = 20_000
 
 
@@ -38,9 +38,9 @@ class Fidelity:
     def text(self) -> str:
         """In words, with what follows from it."""
         if self.rho is None:
-            return f"rank fidelity: unknown, {self.n} candidates are all alike: {_INSTEAD}"
+            return f"rank fidelity: unknown, {self.n} models are all alike: {_INSTEAD}"
         interval = f"95 %: {self.low:.2f} to {self.high:.2f}"
-        head = f"rank fidelity: Spearman {self.rho:.2f} ({interval}) over {self.n} candidates"
+        head = f"rank fidelity: Spearman {self.rho:.2f} ({interval}) over {self.n} models"
         return f"{head}: " + ("inherited accuracies choose" if self.trusted else f"below {TRUSTED}, so {_INSTEAD}")
 
 
