@@ -2,7 +2,7 @@
 
 Sessions are real comparisons of a chain of 100 equal blocks with itself and with chains that have exactly 1, 5 or 10
 blocks more, while another process keeps one core busy. After each, every other tool measures the same two graphs one
-after the other, as its users do. All of it adds up over runs in build/bench-noise. About 3 hours in all; `--minutes`
+after the other, as its users do. All of it adds up over runs in build/bench-noise. About two hours in all. `--minutes`
 stops earlier. Exits 1 where the gate promised more than it held.
 """
 
