@@ -282,8 +282,10 @@ class Model(Sampler):
 
     @property
     def _share(self) -> float:
-        done = sum(self._done(fact) for fact in self.known.values())
-        return SHARES[done % len(SHARES)]
+        """The first at which nothing that was evaluated stands."""
+        done = np.array([self._rows[key] for key, fact in self.known.items() if self._done(fact)])
+        left = [share for share in SHARES if not len(done) or self._codes.off(done, share).min() > 0]
+        return left[0] if left else SHARES[-1]
 
     def _apart(self, rows: Array) -> Array:
         """How much each row differs at least from what was evaluated."""
