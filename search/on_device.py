@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,18 @@ def estimates(objective: Objective, trials: Mapping[str, Trial], launches: Seque
         latency = Findings(trials, launches).latency
         found = {id: timed(x.ms, x.low_ms, x.high_ms, x.launches) for id, x in latency.items()}
     else:
-        runs: dict[str, list[float]] = {}
-        for id, run in (item for launch in launches for item in launch.arms.items()):
-            value = OF_RUN[objective.measure](run) if run.ok and id in trials else None
-            if value is not None:
-                runs.setdefault(id, []).append(value)
-        found = {id: Estimate(statistics.median(values), n=len(values)) for id, values in runs.items()}
-    return {id: estimate for id, estimate in found.items() if id not in failed}
+        found = medians(objective.measure, (run for launch in launches for run in launch.arms.values()))
+    return {id: estimate for id, estimate in found.items() if id in trials and id not in failed}
+
+
+def medians(measure: str, runs: Iterable[ArmRun]) -> dict[str, Estimate]:
+    """Of a measure in `OF_RUN`, each arm's median over those of its runs that worked, by the arm's name."""
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        value = OF_RUN[measure](run) if run.ok else None
+        if value is not None:
+            values.setdefault(run.name, []).append(value)
+    return {name: Estimate(statistics.median(some), n=len(some)) for name, some in values.items()}
 
 
 def ratio(launches: Sequence[Launch], a: str, b: str) -> Estimate | None:

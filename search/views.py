@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import itertools
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -177,9 +177,8 @@ class Views:
                 if run.ok:
                     seen.setdefault(run.name, []).append(run)
             runs |= seen
-        value = on_device.OF_RUN[name]
-        found = {id: [x for run in each if (x := value(run)) is not None] for id, each in runs.items()}
-        return {id: Estimate(statistics.median(x), n=len(x)) for id, x in found.items() if x and id in self.trials}
+        found = on_device.medians(name, itertools.chain(*runs.values()))
+        return {id: estimate for id, estimate in found.items() if id in self.trials}
 
     def _inspected(self, name: str) -> dict[str, Estimate]:
         known = self.kept.scores(_FILES)
