@@ -7,6 +7,7 @@ nothing, and a killed run loses only the launch that was under way. A database t
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -279,8 +280,17 @@ def insert_once(engine: sa.Engine, table: sa.Table) -> Any:
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
     cursor = connection.cursor()
-    # A killed writer leaves a whole database, and readers don't wait for writers.
-    busy = f"busy_timeout = {BUSY_S * 1000:.0f}"
-    for pragma in (busy, "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    for pragma in (f"busy_timeout = {BUSY_S * 1000:.0f}", "synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    # A killed writer leaves a whole database, and readers don't wait for writers. SQLite waits for no lock where
+    # the mode of a new file changes: of two that open it at one moment, the second is refused at once.
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
     cursor.close()

@@ -56,6 +56,14 @@ def test_several_writers_wait_for_each_other(tmp_path):
     assert len(Store(tmp_path / "facts.db").find()) == 50
 
 
+def test_several_make_one_new_store_at_one_moment(tmp_path):
+    for turn in range(25):
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(Store, [tmp_path / f"{turn}.sqlite"] * 4))
+        for store in made:
+            store.close()
+
+
 def test_a_killed_writer_loses_nothing_that_was_finished(tmp_path):
     code = (
         "import sys\nfrom seatrial.devices.store import Store\n"
