@@ -230,7 +230,7 @@ def ratio(values: Sequence[float]) -> str:
 
 def tables(runs: Sequence[Run], known: Mapping[str, Sequence[Point]], models: int) -> Iterator[str]:
     """Markdown."""
-    marks = [mark for mark in (5, 8, 10, 15) if mark < models] + [models]
+    marks = [mark for mark in (4, 8, 12) if mark < models] + [models]
     of = {method: [run for run in runs if run.method == method] for method in (OURS, RANDOM, UNIFORM)}
     yield f"\n### Hypervolume after so many models, mean of {len(of[OURS])} seeds (least to most)\n"
     yield "| | " + " | ".join(f"{mark}" for mark in marks) + f' | {models}, errors on "test" |'
@@ -343,7 +343,7 @@ def volume_of(models: Sequence[str], known: Mapping[str, Sequence[Point]]) -> fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--models", type=int, default=20, help="a run's evaluations")
+    parser.add_argument("--models", type=int, default=16, help="a run's evaluations")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-search" / "study")
     parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
