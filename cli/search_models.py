@@ -90,8 +90,8 @@ def show(study: Study) -> None:
     """The fronts, what was chosen and what to know."""
     from ..search.roster import TUNED
 
-    for target in study.document["fronts"]:
-        _show_front(study, target)
+    for place in study.document["fronts"]:
+        _show_front(study, place)
     models = study.document["models"]
     failed = [one for one in models.values() if one["status"] != "ok"]
     trainings = study.document["trainings"]
@@ -106,20 +106,20 @@ def show(study: Study) -> None:
         click.echo(f"note: {note}")
 
 
-def _show_front(study: Study, target: str) -> None:
+def _show_front(study: Study, at: str) -> None:
     """Of a long front the chosen one and some, evenly."""
-    from ..search.candidate import Candidate, key_text
+    from ..search.candidate import Candidate, key_text, place_of
 
-    front, chosen = study.document["fronts"][target], {id: name for name, id in reversed(study.winners.items())}
-    mine = [id for id in chosen if id not in front and study.candidate(id)["target"] == target]
+    front, chosen = study.document["fronts"][at], {id: name for name, id in reversed(study.winners.items())}
+    mine = [id for id in chosen if id not in front and place_of(study.candidate(id)) == at]
     step = max(1, -(-len(front) // MOST))
     ids = [id for place, id in enumerate(front) if place % step == 0 or id == front[-1] or id in chosen] + mine
     rows = [study.candidate(id) for id in ids]
     goals = [each["name"] for each in study.document["goals"]["objectives"]]
     # Their settings are worth a column only where they aren't all the target's own.
     one = {c["settings"]["threads"] for c in rows}
-    plain = len(one) == 1 and all(Candidate.of(target, c["precision"], c["settings"]).is_default for c in rows)
-    title = f"{target}, {_threads(one.pop())}" if plain else target
+    plain = len(one) == 1 and all(Candidate.of(c["target"], c["precision"], c["settings"]).is_default for c in rows)
+    title = f"{at}, {_threads(one.pop())}" if plain else at
     columns = (title, "model", "precision", *([] if plain else ["settings"]), *(f">{g}" for g in goals), "what it is")
     lines = []
     for c in rows:

@@ -44,7 +44,7 @@ def show(study: Path, as_json: bool) -> None:
 @click.option("--subject-to", multiple=True, metavar='"latency_ms <= 5"', help="A bound. May be repeated.")
 @click.option("--maximize", metavar="OBJECTIVE", help="accuracy, agreement, sqnr_db, ...")
 @click.option("--minimize", metavar="OBJECTIVE", help="latency_ms (the default), size_bytes, load_ms, ...")
-@click.option("--target", multiple=True, help="Only these runtimes.")
+@click.option("--target", multiple=True, help="Only these runtimes; of a study's device tflite@one-core, @one-core.")
 @click.option("--confidence", type=click.FloatRange(0, 1), help="With which bounds must be met. [point estimates]")
 @click.option(
     "--cost", type=click.Path(path_type=Path), metavar="CSV", help="Cost matrix: its decision goes into the graph."
@@ -70,6 +70,7 @@ def select(
     seatrial study select out/ --subject-to "latency_ms <= 5" --maximize accuracy -o bundle/
     """
     from ..exporter.api import listed
+    from ..search.candidate import place_of
     from ..search.study import Study
 
     found = Study.read(study)
@@ -82,7 +83,7 @@ def select(
         click.echo(json.dumps(chosen))
         return
     click.echo(
-        f"{chosen['target']} {chosen['precision']}, {ui.settings(chosen['settings'])}: {ui.interval(chosen)} ms, "
+        f"{place_of(chosen)} {chosen['precision']}, {ui.settings(chosen['settings'])}: {ui.interval(chosen)} ms, "
         f"accuracy {ui.percent(chosen['accuracy'])}, agreement {ui.percent(chosen['agreement'])}, "
         f"{ui.number(chosen['sqnr_db'])} dB, {chosen['size_bytes'] / 1e6:.1f} MB"
     )

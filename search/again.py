@@ -17,7 +17,7 @@ from ..exporter.decision import read_costs
 from ..exporter.program import Program
 from . import on_device
 from .objectives import BUILT_IN, MEASURES, TIMED, Estimate, Objective, costs, mean
-from .replay import Examples, replay, taken
+from .replay import Examples, keep_examples, replay, taken
 from .trials import Trial
 from .views import Views
 
@@ -69,12 +69,14 @@ def add(
     """Add an objective to the study that `views` looks at; see `Study.add_objective`."""
     start = time.monotonic()
     able = [views.trials[c["id"]] for c in views.document["candidates"] if c["status"] == "ok"]
-    given = _examples(data, [views.program_of(model) for model in _models(able)]) if data else None
+    given = examples_of(data, [views.program_of(model) for model in _models(able)]) if data else None
     objective = described(views.program, name, measure, cost, given, slice, function, direction, targets, device)
     replays = 0
     failed: dict[str, str] = {}
     more: dict[str, Any] = {}
     if given:
+        assert data
+        keep_examples(views.folder, data, given)
         replays, failed = replay(views.folder, given, able, views.program_of, say)
     if objective.device:
         timed = on_device.time_all(views.folder, str(views.document["key"]), objective, able, say)
@@ -165,8 +167,8 @@ def _models(able: Sequence[Trial]) -> list[str]:
     return list(dict.fromkeys(trial.candidate.model for trial in able))
 
 
-def _examples(path: Path, programs: Sequence[Program]) -> Examples:
-    """The examples as each model takes them.
+def examples_of(path: Path, programs: Sequence[Program]) -> Examples:
+    """Labelled examples, in a folder or an ``.npz``, as each model takes them.
 
     Raises:
         UsageError: they have no labels, or no model can take them.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import CheckFailed, UsageError
-from .candidate import key_text
+from .candidate import LOCAL, key_text
 from .objectives import BUILT_IN, Estimate
 from .views import Views
 
@@ -161,4 +161,6 @@ def label(row: Row) -> str:
     """A candidate for people: ``openvino int8 × 2``; with the model's key where a study has several."""
     rest = [f"{k}={v}" for k, v in sorted(row["settings"].items()) if k != "threads"]
     model = [key_text(row["model"])] if row.get("model") else []
+    device = row.get("device", LOCAL)
+    rest += [f"on {device}"] if device != LOCAL else []
     return " ".join([*model, row["target"], row["precision"], f"× {row['settings']['threads']}", *rest])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -10,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.bundle import MANIFEST
 from ..core.errors import CheckFailed
-from ..devices.facts import cores_given, cpu_flags
 from ..devices.launches import Launch
 from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
-from .candidate import candidates, key_text
+from .candidate import LOCAL, key_text
 from .choose import Demand, nearest
 from .evaluate import ALL_LOSS, GIVEN, INHERITED, UNTRAINED
 from .findings import Findings, by_arm
 from .fronts import SURE, Fronts
 from .making import making
 from .objectives import Objective
+from .on_device import restricts
 from .roster import TUNED, Tried
 from .run import nothing
 from .study import FILE, Study
@@ -64,7 +65,7 @@ def conclude(search: Exploring, command: str) -> Study:
     search.settle()
     best = found.trials[found.winners["best"]]
     study = Study.write(search.folder, found, Program.load(search.folder / best.work / "program"), facts)
-    for name in search.deployments.targets:
+    for name in search.deployments.places:
         if name not in found.winners and (search.folder / name / MANIFEST).exists():
             shutil.rmtree(search.folder / name)  # chosen by other constraints
     for name, each in study.winners.items():
@@ -153,15 +154,13 @@ def _check(found: Fronts) -> None:
 
 
 def _variants(search: Exploring, found: Fronts) -> list[str]:
-    """The chosen ones of each target with all settings and numbers of threads: those that are feasible."""
-    threads = tuple(dict.fromkeys((search.effort.threads, len(cores_given()))))
+    """The chosen ones of each place with all settings and numbers of threads: those that are feasible."""
     ids: list[str] = []
-    for target, id in found.winners.items():
-        if target == "best":
+    for place, id in found.winners.items():
+        if place == "best":
             continue
         chosen = found.trials[id].candidate
-        space = candidates([target], [chosen.precision], threads, cpu_flags())
-        wanted = [replace(c, model=chosen.model) for c in space]
+        wanted = search.deployments.variants(chosen)
         known = search.trials.all([c.id for c in wanted])
         todo = [c for c in wanted if c.id not in known]
         if todo:
@@ -198,14 +197,15 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
             "constraints": [str(bound) for bound in goals.bounds],
             "described": list(goals.described),
         },
+        "devices": {name: restricts(profile) for name, profile in search.deployments.devices.items()},
         "fronts": found.fronts,
         "models": {
             key: {k: v for k, v in vars(one).items() if k not in ("model", "times")}
             for key, one in found.models.items()
         },
         "trainings": {
-            "shared": int(search.fidelity is not None),
-            "to check ranks": search.ranked,
+            "shared": int(search.ranks.text is not None),
+            "to check ranks": search.ranks.n,
             "of models": trained,
             "spared": len(looked - found.models.keys()),
         },
@@ -214,21 +214,34 @@ def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
 
 
 def _notes(search: Exploring, found: Fronts) -> list[str]:
-    notes = [search.fidelity] if search.fidelity else []
+    notes = [search.ranks.text] if search.ranks.text else []
     names = found.goals.names
     if len(names) > 1:
         kept = " who keeps to the constraints" if found.goals.bounds else ""
-        words = f"on each target nobody{kept} is proven better by {names[0]} than what was chosen"
+        where = "target and device" if len(search.deployments.devices) > 1 else "target"
+        words = f"on each {where} nobody{kept} is proven better by {names[0]} than what was chosen"
         notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
     notes += _inherited(found)
-    for target in search.deployments.targets:
-        if target not in found.winners:
-            notes.append(f"{target}: nothing was chosen, no model keeps to the constraints there")
+    for place in search.deployments.places:
+        if place not in found.winners:
+            notes.append(f"{place}: nothing was chosen, {_why_none(found, place)}")
     unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < SURE]
     if unsure:
         notes.append(f"not sure at 95 % for the best: {', '.join(unsure)}")
+    restricted = [name for name in search.deployments.devices if name != LOCAL]
+    if restricted:
+        notes.append(f"{', '.join(restricted)}: a profile restricts this machine; it doesn't make it another one")
     notes.append("latencies are valid for this machine and session; run `seatrial bench` on the device that counts")
     return notes
+
+
+def _why_none(found: Fronts, place: str) -> str:
+    """Of a place without a front."""
+    if any(trial.candidate.place == place for trial in found.known):
+        return "no model keeps to the constraints there"
+    reasons = Counter(str(found.reason(t)) for t in found.trials.values() if t.candidate.place == place)
+    told = f": {reasons.most_common(1)[0][0]}" if reasons else ""
+    return f"no model could be proven and timed there{told}"
 
 
 def _inherited(found: Fronts) -> list[str]:
@@ -244,6 +257,6 @@ def _inherited(found: Fronts) -> list[str]:
                 "trained further it was not chosen" if tuned.status == "ok" else f"training them failed: {tuned.reason}"
             )
         ids = [id for id in found.winners.values() if found.trials[id].candidate.model == key]
-        targets = dict.fromkeys(found.trials[id].candidate.target for id in ids)
-        notes.append(f"{', '.join(targets)}: the chosen {key_text(key)} has inherited weights; {why}")
+        places = dict.fromkeys(found.trials[id].candidate.place for id in ids)
+        notes.append(f"{', '.join(places)}: the chosen {key_text(key)} has inherited weights; {why}")
     return notes

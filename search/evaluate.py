@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import NothingMeasured, SeatrialError, UsageError
+from ..devices.device_profile import DeviceProfile, device_profile
 from ..devices.facts import cpu_flags
 from ..devices.launches import Launch
 from ..devices.results import effects
 from ..exporter.api import check_program, source_of
 from ..targets import require
-from . import race
-from .candidate import Candidate, candidates
+from . import on_device, race
+from .candidate import LOCAL, Candidate, candidates
 from .folder import write_once
+from .judge import judge
 from .making import arm_of, making
 from .models.api import Facts, Models, Result
 from .models.tasks import own_failure
+from .objectives import Objective
 from .roster import TUNED, Roster, Tried
 from .space import Values, values_id
 from .studyfile import Effort, StudyFile
@@ -31,6 +34,7 @@ from .underway import Underway
 PRECISION = "precision"
 """The variable of a deployment, beside those of the model."""
 TARGETS = ("onnxruntime", "openvino", "tflite")
+UNRESTRICTED = DeviceProfile("this machine as it is")
 UNTRAINED = "-untrained"
 """Behind a model's key: the same graph before training, for its times."""
 GIVEN, INHERITED, FINETUNED, ALONE = "given", "inherited", "finetuned", "alone"
@@ -46,19 +50,22 @@ class Deployments:
     Attributes:
         targets: names of targets.
         precisions: names of precisions, as far as a target has them on this CPU.
-        threads: of each.
+        threads: of each, where its device doesn't say.
+        devices: by name, profiles that restrict this machine.
     """
 
     targets: tuple[str, ...]
     precisions: tuple[str, ...]
     threads: int
+    devices: Mapping[str, DeviceProfile] = field(default_factory=lambda: {LOCAL: UNRESTRICTED})
 
     @classmethod
     def read(cls, study: StudyFile, effort: Effort, asked: str) -> Deployments:
         """What a study file wants.
 
         Raises:
-            UsageError: a precision that none of its targets runs on this CPU.
+            UsageError: a precision that none of its targets runs on this CPU, or no such device profile.
+            CannotDo: a device has more cores than there are here.
         """
         targets = study.targets or TARGETS
         able = dict.fromkeys(p for target in targets for p in require(target).precisions(cpu_flags()))
@@ -70,16 +77,49 @@ class Deployments:
         if PRECISION in study.space:
             found = "a variable `precision`"
             raise UsageError(f"{asked}: space", found, "it is searched already: say precisions = [...]")
-        return cls(tuple(targets), tuple(wanted), effort.threads)
+        return cls(tuple(targets), tuple(wanted), effort.threads, _devices(study, asked))
+
+    @property
+    def deciding(self) -> list[Any]:
+        """What would give other deployments, as JSON data."""
+        values: list[Any] = [{"targets": self.targets, "precisions": self.precisions, "threads": self.threads}]
+        devices = {name: on_device.restricts(profile) for name, profile in self.devices.items()}
+        return values if devices == {LOCAL: on_device.restricts(UNRESTRICTED)} else [*values, devices]
+
+    @cached_property
+    def places(self) -> list[str]:
+        """Each target on each device; see `place_of`."""
+        return list(dict.fromkeys(c.place for c in self._defaults))
 
     def of(self, model: str) -> list[Candidate]:
-        """The defaults of each target and precision."""
+        """The defaults of each target, precision and device."""
         return [replace(c, model=model) for c in self._defaults]
 
     @cached_property
     def _defaults(self) -> list[Candidate]:
-        found = candidates(self.targets, self.precisions, [self.threads], cpu_flags())
-        return [c for c in found if c.is_default]
+        found = [c for c in candidates(self.targets, self.precisions, [self.threads], cpu_flags()) if c.is_default]
+        return [c.on(name, profile) for name, profile in self.devices.items() for c in found]
+
+    def variants(self, chosen: Candidate) -> list[Candidate]:
+        """It with every choice of settings and number of threads that its device leaves, each once."""
+        profile = self.devices[chosen.device]
+        counts = dict.fromkeys((self.threads, len(profile.core_set)))
+        found = candidates([chosen.target], [chosen.precision], tuple(counts), cpu_flags())
+        return list(dict.fromkeys(replace(c.on(chosen.device, profile), model=chosen.model) for c in found))
+
+
+def _devices(study: StudyFile, asked: str) -> dict[str, DeviceProfile]:
+    """The profiles that a study file names; the paths of its own start beside it."""
+    found: dict[str, DeviceProfile] = {}
+    for text in study.devices or (LOCAL,):
+        own = text.endswith(".toml")
+        name = Path(text).stem if own else text
+        if name in found or (own and name == LOCAL):
+            raise UsageError(f"{asked}: devices", f"{name} twice", "give each device a name of its own")
+        beside = str(study.path.resolve().parent / text) if own else text
+        found[name] = UNRESTRICTED if name == LOCAL else device_profile(beside)
+        _ = found[name].core_set
+    return found
 
 
 class Evaluator:
@@ -99,6 +139,8 @@ class Evaluator:
     ) -> None:
         self.underway, self.models, self.roster = underway, models, roster
         self.deployments, self.effort, self.way = deployments, effort, way
+        self.judged: list[Objective] = []
+        """Objectives of the search that were added to the study."""
 
     def look(self, values: Values) -> Tried | None:
         """Time a model before it is trained; None where another process does."""
@@ -180,6 +222,8 @@ class Evaluator:
             times, failed = self._timed(able)
             if not times:
                 return _failed(known, "no deployment could be timed", failed)
+        if not known.model.endswith(UNTRAINED):
+            judge(self.underway, self.judged, known.model)
         return replace(known, times={t.id: times[t.id] for t in able if t.id in times})
 
     def _made(self, values: Values, source: Any, model: str) -> list[Trial]:

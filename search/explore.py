@@ -5,7 +5,6 @@ All that is found is stored as it comes; the same call goes on where an earlier 
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.ids import content_id
-from ..core.paths import whole_file
 from ..core.process import Limits
 from ..devices.facts import host_facts
 from ..devices.sitting import PROTOCOL
@@ -31,11 +29,13 @@ from .findings import Latency, row_of
 from .folder import alone, study_folder, sweep
 from .goals import LOGARITHMIC, Goals
 from .goals import UNTRAINED as KNOWN_UNTRAINED
+from .judge import judge
 from .kept import Kept
 from .looks import LOOKS, Price, price
 from .models.api import Models
 from .objectives import Estimate, Objective
 from .progress import Progress, text_of
+from .ranks import Ranks
 from .roster import TUNED, Roster, Tried
 from .samplers import Sampler
 from .samplers.base import Known
@@ -51,8 +51,6 @@ SCATTER = 0.012
 """Of one launch's ratio, as a standard deviation; see docs/measuring.md."""
 WAIT_S = 0.5
 """Between two looks whether another process has ended with a model."""
-RANKED = 6
-"""Models that are trained alone to see whether inherited weights rank alike."""
 
 
 def explore(file: Path | str, *, output: Path | str, command: str = "", **options: Any) -> Study:
@@ -143,7 +141,8 @@ def _deciding(study: StudyFile, effort: Effort, deployments: Deployments) -> lis
     budgets = [vars(b) for b in (study.shared, study.budget, study.finetune)]
     versions = {name: require(name).version() for name in deployments.targets}
     data = [effort.examples, effort.calibration]
-    return [study.id, study.weights, budgets, vars(deployments), data, host_facts()["identity"], versions, PROTOCOL]
+    deployed = deployments.deciding
+    return [study.id, study.weights, budgets, *deployed, data, host_facts()["identity"], versions, PROTOCOL]
 
 
 class Exploring(Underway):
@@ -164,6 +163,7 @@ class Exploring(Underway):
         super().__init__(folder, key, limits, say, store, _host())
         self.study, self.effort, self.goals, self.deployments = study, effort, goals, deployments
         self.models = Models(study, self.work / "training", limits=limits, say=say)
+        self.ranks = Ranks(self, self.models, study, effort.seed)
         self.roster = Roster(self.store, key)
         self.trials.forget_failed(self.roster.forget_failed())
         self.begun = time.monotonic()
@@ -197,8 +197,11 @@ class Exploring(Underway):
     def begin(self) -> None:
         """Train what models share, unless that is done; have samplers."""
         self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, self._way())
+        self.evaluator.judged = [o for name, o in self.goals.added.items() if name in self.goals.all]
+        with alone(self.folder):  # some models may have come after they were added
+            judge(self, self.evaluator.judged)
         self._price = price(self.work, [], {}) if self._before else None  # an earlier run may have found it
-        self.samplers = {target: self._sampler(target) for target in self.deployments.targets}
+        self.samplers = {place: self._sampler(place) for place in self.deployments.places}
 
     def _late(self) -> bool:
         minutes = self.effort.minutes
@@ -210,42 +213,9 @@ class Exploring(Underway):
             return GIVEN
         if self.study.family is None or self.study.weights == OWN:
             return ALONE
-        file = self.work / "fidelity.json"
-        if not file.exists():
-            with alone(self.folder):
-                if not file.exists():  # another process may have done it while we waited
-                    self._rank(file)
-        self.say(str(self.fidelity))
-        return INHERITED if self._fidelity["trusted"] else FINETUNED
-
-    def _rank(self, file: Path) -> None:
-        with self.timed("train"):
-            self.models.train_shared()
-            found = self.models.fidelity(self.models.spread(self._some(4 * RANKED), RANKED))
-        with whole_file(file) as part:
-            part.write_text(json.dumps({"text": found.text, "n": found.n, "trusted": found.trusted}))
-
-    @property
-    def fidelity(self) -> str | None:
-        """In words, whether inherited weights rank as own ones do; None where nothing is inherited."""
-        return self._fidelity.get("text")
-
-    @property
-    def ranked(self) -> int:
-        """How many models were trained to see that."""
-        return int(self._fidelity.get("n", 0))
-
-    @property
-    def _fidelity(self) -> dict[str, Any]:
-        file = self.work / "fidelity.json"
-        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        return found
-
-    def _some(self, n: int) -> list[Values]:
-        import numpy as np
-
-        space, rng = Space.from_dict(self.study.space, self.study.forbidden), np.random.default_rng(self.effort.seed)
-        return [space.sample(rng) for _ in range(n)]
+        self.ranks.see()
+        self.say(str(self.ranks.text))
+        return INHERITED if self.ranks.trusted else FINETUNED
 
     @property
     def _before(self) -> set[str]:
@@ -254,9 +224,9 @@ class Exploring(Underway):
         known = KNOWN_UNTRAINED if trains else set()
         return {name for name in self.goals.all if name in known}
 
-    def _sampler(self, target: str) -> Sampler:
-        """One for each target: its models in its precisions, by the objectives there."""
-        precisions = [c.precision for c in self.deployments.of("") if c.target == target]
+    def _sampler(self, place: str) -> Sampler:
+        """One for each target and device: its models in its precisions, by the objectives there."""
+        precisions = [c.precision for c in self.deployments.of("") if c.place == place]
         space = Space.from_dict({**self.study.space, PRECISION: precisions}, self.study.forbidden)
         cheap = self._before if self._price and self._price.pays else set()
         return samplers.make(
@@ -266,32 +236,32 @@ class Exploring(Underway):
             budget=self.effort.evaluations * len(precisions),
             bounds=self.goals.limits,
             cheap=cheap if cheap < set(self.goals.all) else set(),
-            log=[name for name in self.goals.all if name in LOGARITHMIC],
+            log=[name for name in self.goals.all if self.goals.measure(name) in LOGARITHMIC],
             seed=self.effort.seed,
         )
 
     def _step(self) -> bool:
-        """Evaluate one more model, for each target in turn; False where no sampler has one."""
-        targets = list(self.samplers)
-        for i in range(len(targets)):
-            target = targets[(self.count + i) % len(targets)]
-            values = self._next(target)
+        """Evaluate one more model, for each target and device in turn; False where no sampler has one."""
+        places = list(self.samplers)
+        for i in range(len(places)):
+            place = places[(self.count + i) % len(places)]
+            values = self._next(place)
             if values is None:
                 continue
-            self.say(f"model {self.count + 1} of {self.effort.evaluations}, for {target}: {text_of(values)}")
+            self.say(f"model {self.count + 1} of {self.effort.evaluations}, for {place}: {text_of(values)}")
             self._told(self.evaluator.evaluate(values), values)
             return True
         return False
 
-    def _next(self, target: str) -> Values | None:
-        """What a target's sampler asks for, after a look at untrained ones where training is dear."""
+    def _next(self, place: str) -> Values | None:
+        """What a place's sampler asks for, after a look at untrained ones where training is dear."""
         self._see_whether_looks_pay()
-        sampler = self.samplers[target]
+        sampler = self.samplers[place]
         self._keep_off()
         if sampler.cheap:
             for asked in sampler.propose(LOOKS):
                 values = _of_model(asked)
-                self.say(f"looking at a model before it is trained, for {target}: {text_of(values)}")
+                self.say(f"looking at a model before it is trained, for {place}: {text_of(values)}")
                 self._told(self.evaluator.look(values), values)
             self._take_in()
         asked_for = sampler.ask()
@@ -305,7 +275,7 @@ class Exploring(Underway):
             if self._price:
                 self.say(self._price.text)
             if self._price and self._price.pays:
-                self.samplers = {target: self._sampler(target) for target in self.samplers}
+                self.samplers = {place: self._sampler(place) for place in self.samplers}
                 self._tell(self._seen)
 
     def _keep_off(self) -> None:
@@ -345,9 +315,9 @@ class Exploring(Underway):
             self.say(self._line(new[i]))
 
     def _each(self, values: Values, do: Callable[[Sampler, Values, Candidate], None]) -> None:
-        """For each deployment of a model, by its target's sampler."""
+        """For each deployment of a model, by the sampler of where it runs."""
         for candidate in self.deployments.of(""):
-            do(self.samplers[candidate.target], {**values, PRECISION: candidate.precision}, candidate)
+            do(self.samplers[candidate.place], {**values, PRECISION: candidate.precision}, candidate)
 
     def _tell(self, many: Sequence[Tried]) -> None:
         ids = [replace(c, model=one.model).id for one in many for c in self.deployments.of("")]

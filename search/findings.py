@@ -194,6 +194,7 @@ def _columns(trial: Trial, latency: Latency | None) -> dict[str, Any]:
     return {
         "id": trial.id,
         "target": trial.candidate.target,
+        "device": trial.candidate.device,
         "precision": trial.candidate.precision,
         "settings": dict(trial.candidate.settings),
         "status": trial.status,

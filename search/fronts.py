@@ -1,4 +1,4 @@
-"""What a search over many models found: a front for each target by all objectives, and whom the constraints leave."""
+"""What a search over many models found: a front for each target and device, and whom the constraints leave."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..devices.results import Estimate as Compared
 from ..devices.results import effects, estimate
 from ..devices.stats import t_interval
 from . import race
+from .candidate import LOCAL
 from .choose import Bound
 from .findings import Findings, about
 from .goals import Goals
@@ -26,7 +27,7 @@ SURE = 0.95
 UNDECIDED = "not decided against"
 """How the reason begins of a candidate that isn't proven to be surpassed."""
 MOST = 6
-"""Finalists of a target at most, besides the chosen one's other settings."""
+"""Finalists of a front at most, besides the chosen one's other settings."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ class Fronts(Findings):
 
     @cached_property
     def fronts(self) -> dict[str, list[str]]:
-        """By target the ids that no other surpasses, by point estimates, the best by the first objective first."""
+        """By place the ids that no other surpasses, by point estimates, the best by the first objective first."""
         found: dict[str, list[str]] = {}
-        for target, ids in self._by_target(self.able_ids).items():
+        for place, ids in self._by_place(self.able_ids).items():
             front: list[str] = []
             # In this order nobody is surpassed by one that comes later.
             for id in sorted(self._lasting(ids), key=self._costs):
                 if not any(_surpasses(self._costs(other), self._costs(id)) for other in front):
                     front.append(id)
-            found[target] = front
+            found[place] = front
         return found
 
     @cached_property
@@ -89,10 +90,10 @@ class Fronts(Findings):
     def _costs(self, id: str) -> tuple[float, ...]:
         return self._cost[id]
 
-    def _by_target(self, ids: Sequence[str]) -> dict[str, list[str]]:
+    def _by_place(self, ids: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for id in ids:
-            found.setdefault(self.trials[id].candidate.target, []).append(id)
+            found.setdefault(self.trials[id].candidate.place, []).append(id)
         return found
 
     @cached_property
@@ -111,10 +112,11 @@ class Fronts(Findings):
 
     @cached_property
     def winners(self) -> dict[str, str]:
-        """``best`` and each target's name → id of the chosen one."""
-        found = {target: self._chosen(self._lasting(ids)) for target, ids in self._by_target(self.able_ids).items()}
+        """``best`` and each place → id of the chosen one; the best is one of this machine as it is, if any is."""
+        found = {place: self._chosen(self._lasting(ids)) for place, ids in self._by_place(self.able_ids).items()}
         if found:
-            found["best"] = self._chosen(list(found.values()))
+            here = [id for id in found.values() if self.trials[id].candidate.device == LOCAL]
+            found["best"] = self._chosen(here or list(found.values()))
         return found
 
     def _lasting(self, ids: Sequence[str]) -> list[str]:
@@ -171,11 +173,13 @@ class Fronts(Findings):
         return {**super().facts(trial), **one, "values": values, "intervals": intervals}
 
     def comparisons(self) -> list[Compared]:
-        """The best against the chosen one of each other target, from the confirmation."""
+        """The best against the chosen one of each other target on its device, from the confirmation."""
         best = self.winners.get("best")
-        others = [id for id in dict.fromkeys(self.winners.values()) if id != best]
         if not best or not self.confirmed:
             return []
+        device = self.trials[best].candidate.device
+        others = [id for id in dict.fromkeys(self.winners.values()) if id != best]
+        others = [id for id in others if self.trials[id].candidate.device == device]
         able = [each for each in others if effects(self.confirmed, each, best, "median")]
         return [estimate(self.confirmed, each, best, confidence=race.CONFIDENCE) for each in able]
 
@@ -194,7 +198,7 @@ class Fronts(Findings):
         return self._surpassed(trial)
 
     def _surpassed(self, trial: Trial) -> str | None:
-        ids = self.fronts.get(trial.candidate.target, [])
+        ids = self.fronts.get(trial.candidate.place, [])
         mine = self._cost.get(trial.id)
         if mine is None:
             return None

@@ -100,6 +100,10 @@ class Goals:
         table = self.described[name]
         return str(table.get("direction") or ("min" if "cost" in table else _natural(table)))
 
+    def measure(self, name: str) -> str:
+        """What an objective measures, whatever it is called."""
+        return self.added[name].measure if name in self.added else name
+
     @property
     def all(self) -> tuple[str, ...]:
         """Names of objectives and of what is bounded."""

@@ -72,9 +72,10 @@ class Making:
         """Convert, quantize and prove: one trial for each candidate, as it comes."""
         for target, precision in dict.fromkeys((c.target, c.precision) for c in space):
             made = self._artifact(target, precision)
+            proofs: dict[object, Proof] = {}  # what it answers is the same on every device
             for candidate in space:
                 if (candidate.target, candidate.precision) == (target, precision):
-                    yield self._prove(candidate, made)
+                    yield self._proven(candidate, made, proofs)
 
     def _artifact(self, target: str, precision: str) -> Artifact | SeatrialError:
         try:
@@ -87,14 +88,15 @@ class Making:
         except SeatrialError as error:
             return error
 
-    def _prove(self, candidate: Candidate, made: Artifact | SeatrialError) -> Trial:
+    def _proven(self, candidate: Candidate, made: Artifact | SeatrialError, proofs: dict[object, Proof]) -> Trial:
         if isinstance(made, SeatrialError):
             kind = getattr(made, "kind", "error")
             return Trial(candidate, "failed", f"{made.asked}: {made.found}", kind=kind)
-        self.say(f"proving {candidate.label}")
-        with self.timed("prove"):
-            proof = self.prover.prove(made, [dict(candidate.settings)])[0]
-        return self._trial(candidate, made, proof)
+        if candidate.settings not in proofs:
+            self.say(f"proving {candidate.label}")
+            with self.timed("prove"):
+                proofs[candidate.settings] = self.prover.prove(made, [dict(candidate.settings)])[0]
+        return self._trial(candidate, made, proofs[candidate.settings])
 
     def _trial(self, candidate: Candidate, made: Artifact, proof: Proof) -> Trial:
         if proof.error or proof.outputs is None:
@@ -137,4 +139,5 @@ def arm_of(folder: Path, trial: Trial, name: str | None = None) -> Arm:
         str((folder / trial.work / INPUTS).resolve()),
         str((folder / str(trial.outputs)).resolve()),
         trial.candidate.precision,
+        limits=trial.candidate.limits,
     )

@@ -55,8 +55,12 @@ def described(name: str) -> dict[str, Any]:
     """
     found = device_profile(name)
     _ = found.core_set
-    restricts = {k: v for k, v in asdict(found).items() if k != "description"}
-    return {"name": Path(name).stem if name.endswith(".toml") else name, "profile": restricts}
+    return {"name": Path(name).stem if name.endswith(".toml") else name, "profile": restricts(found)}
+
+
+def restricts(profile: DeviceProfile) -> dict[str, Any]:
+    """What a profile restricts, whatever it is called, as JSON data."""
+    return {name: value for name, value in asdict(profile).items() if name != "description"}
 
 
 def time_all(folder: Path, key: str, objective: Objective, able: Sequence[Trial], say: Say) -> Timed:
@@ -75,27 +79,43 @@ def time_all(folder: Path, key: str, objective: Objective, able: Sequence[Trial]
         NothingMeasured: what all are held against failed there.
         UsageError: a search is writing to the folder.
     """
+    with study_folder(folder, key, False) as place, Underway(place, key, Limits(), say) as up:
+        return time_in(up, objective, able)
+
+
+def time_in(up: Underway, objective: Objective, able: Sequence[Trial], screen: bool = False) -> Timed:
+    """As `time_all`, within a search that has the study's folder.
+
+    Args:
+        up: the search.
+        objective: it has a device.
+        able: candidates that may be chosen.
+        screen: one launch each is enough.
+    """
     asked = [t for t in able if objective.targets is None or t.candidate.target in objective.targets]
-    profile = _profile(objective)
+    profile, stage = _profile(objective), stage_of(objective)
     stands_for = _stand_ins(asked, profile)
     known = {t.id: t for t in asked if t.id not in stands_for}
-    arms = {id: _there(arm_of(folder, trial), profile) for id, trial in known.items()}
+    arms = {id: _there(arm_of(up.folder, trial), profile) for id, trial in known.items()}
     groups: dict[str, list[str]] = {}
     for id, trial in known.items():
         groups.setdefault(trial.candidate.target, []).append(id)
-    with study_folder(folder, key, False) as place, Underway(place, key, Limits(), say) as up:
-        stage = stage_of(objective)
-        launches = up.trials.launches(stage)
-        before = len(launches)
-        if race.plan(launches, groups).ids:
-            first = arms[_reference(up, stage, known, arms)].named(race.REFERENCE)
-            with up.sitting(stage, 0) as sitting, up.timed("measure on devices"):
-                sitting.keep(first)
-                while (step := race.plan(launches, groups)).ids:
-                    labels = ", ".join(known[id].candidate.label for id in step.ids)
-                    say(f"timing on {_name(objective)}, launch {len(launches) + 1}: {labels}")
-                    some = [first, *(arms[id] for id in step.ids)]
-                    launches.append(_launched(sitting, some, step.rounds, objective))
+    launches = up.trials.launches(stage)
+    before = len(launches)
+
+    def due() -> race.Next:
+        step = race.plan(launches, groups)
+        return step if not screen or step.rounds == race.SCREEN_ROUNDS else race.Next([])
+
+    if due().ids:
+        first = arms[_reference(up, stage, known, arms)].named(race.REFERENCE)
+        with up.sitting(stage, 0) as sitting, up.timed("measure on devices"):
+            sitting.keep(first)
+            while (step := due()).ids:
+                labels = ", ".join(known[id].candidate.label for id in step.ids)
+                up.say(f"timing on {_name(objective)}, launch {len(launches) + 1}: {labels}")
+                some = [first, *(arms[id] for id in step.ids)]
+                launches.append(_launched(sitting, some, step.rounds, objective))
     why = race.failures(launches)
     failed = {known[id].candidate.label: text for id, text in why.items() if id in known}
     return Timed(len(launches) - before, failed, stands_for, _notes(known, arms, objective))

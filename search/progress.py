@@ -60,8 +60,8 @@ class Progress:
         words = [text_of(one.values)]
         words += [f"accuracy {one.accuracy:.1%}"] if one.accuracy is not None else []
         fastest = min((c for c, _ in known if c.id in one.times), key=lambda c: one.times[c.id], default=None)
-        words.append(f"{fastest.target} {fastest.precision} {one.times[fastest.id]:.4g} ms" if fastest else "not timed")
-        on = [target for target, front in self.fronts.items() if any(model == one.model for _, model in front)]
+        words.append(f"{fastest.place} {fastest.precision} {one.times[fastest.id]:.4g} ms" if fastest else "not timed")
+        on = [place for place, front in self.fronts.items() if any(model == one.model for _, model in front)]
         words += [f"on the front of {', '.join(on)}"] if on else []
         return Lasting("; ".join([f"{head}: {', '.join(words)}", *self._standing()]))
 
@@ -72,11 +72,11 @@ class Progress:
         if any(fact.costs[name] > most for name, most in bounds.items()):
             return
         costs = tuple(fact.costs[name] for name in self.goals.names)
-        front = self.fronts.setdefault(candidate.target, [])
+        front = self.fronts.setdefault(candidate.place, [])
         if not any(_no_worse(other, costs) for other, _ in front):
             front[:] = [each for each in front if not _no_worse(costs, each[0])] + [(costs, model)]
         if self.best is None or costs < self.best[0]:
-            self.best = costs, f"{key_text(model)} {candidate.target} {candidate.precision}"
+            self.best = costs, f"{key_text(model)} {candidate.place} {candidate.precision}"
 
     def _standing(self) -> list[str]:
         words = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import process, samples
 from ..core.errors import ChildFailed, UsageError
 from ..core.ids import content_id, files_id
+from ..core.paths import writing
 from ..devices.local import LocalDevice
 from ..exporter.artifact import model_files
 from ..exporter.data import Data
@@ -88,6 +90,46 @@ def replay(
         else:
             failed[trial.candidate.label] = reason
     return ran, failed
+
+
+def keep_examples(folder: Path, path: Path, data: Examples) -> None:
+    """Keep the files of new examples with the study, for models that come later.
+
+    Args:
+        folder: the study's.
+        path: of the examples.
+        data: the same, read.
+    """
+    place = _place(folder, data.id)
+    kept = place / "given"
+    if kept.exists():
+        return
+    with writing(f"the study {folder}"):
+        part = place / "given.part"
+        shutil.rmtree(part, ignore_errors=True)
+        names = [*(data.names or ()), *(["labels.csv"] if (path / "labels.csv").is_file() else [])]
+        for file in [path / name for name in names] or [path]:
+            out = part / path.name / file.relative_to(path)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, out)
+        part.rename(kept)
+
+
+def kept_examples(folder: Path, data: str) -> Path:
+    """Where examples lie that a study keeps.
+
+    Args:
+        folder: the study's.
+        data: their id.
+
+    Raises:
+        UsageError: they are gone.
+    """
+    found = list((_place(folder, data) / "given").glob("*"))
+    if not found:
+        asked = f"the new examples in {_place(folder, data)}"
+        raise UsageError(asked, "they are not there", "add the objective again, by the same name")
+    return found[0]
 
 
 def _written(place: Path, data: Examples, kind: str) -> Path:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 
-from .candidate import key_text
+from .candidate import key_text, place_of
 from .choose import Bound
 from .fronts import UNDECIDED
 from .goals import LOGARITHMIC
 from .objectives import BUILT_IN, TESTS, share
-from .report_text import best_of, by_id, bytes_text, evaluated, finite, ms_text, name_of, percent_text, targets_of
+from .report_text import best_of, by_id, bytes_text, evaluated, finite, ms_text, name_of, percent_text, places_of
 
 Candidate = Mapping[str, Any]
 CHOSEN, FRONT, TIE, BEHIND, OUT = "chosen", "front", "tie", "behind", "out"
@@ -45,14 +45,14 @@ class Many:
         self.goals: list[str] = [each["name"] for each in study["goals"]["objectives"]]
         self.directions: dict[str, str] = {each["name"]: each["direction"] for each in study["goals"]["objectives"]}
         self.bounds = [Bound.read(text) for text in study["goals"]["constraints"]]
-        self.colours = targets_of(study)
-        self.targets = list(dict.fromkeys([*study["fronts"], *self.colours]))
-        self.chosen = {pick["id"]: target for target, pick in study["chosen"].get("per_target", {}).items()}
+        self.colours = places_of(study)
+        self.places = list(dict.fromkeys([*study["fronts"], *self.colours]))
+        self.chosen = {pick["id"]: place for place, pick in study["chosen"].get("per_target", {}).items()}
         self.on_front = {id for ids in study["fronts"].values() for id in ids}
 
-    def of(self, target: str) -> list[Candidate]:
-        """Its candidates."""
-        return [c for c in self.candidates if c["target"] == target]
+    def of(self, place: str) -> list[Candidate]:
+        """Its candidates; see `place_of`."""
+        return [c for c in self.candidates if place_of(c) == place]
 
     def value(self, candidate: Candidate, name: str) -> float | None:
         """Of an objective or another figure; None where it isn't known."""
@@ -102,9 +102,9 @@ class Many:
 
     @cached_property
     def shown(self) -> set[str]:
-        """Ids of those that have a row, and markers that say what they are: the first of each target."""
+        """Ids of those that have a row, and markers that say what they are: the first of each place."""
         most = max(MOST // max(len(self.colours), 1), LEAST)
-        return {c["id"] for target in self.colours for c in self.ranked(self.of(target))[:most]}
+        return {c["id"] for place in self.colours for c in self.ranked(self.of(place))[:most]}
 
     @cached_property
     def axes(self) -> list[str]:
@@ -121,12 +121,12 @@ class Many:
 
     @cached_property
     def usual(self) -> set[str]:
-        """Ids of candidates with the settings that most of their target and precision have: those of all models."""
+        """Ids of candidates with the settings that most of their place and precision have: those of all models."""
         kinds: dict[tuple[str, str], Counter[str]] = {}
         for c in self.candidates:
-            kinds.setdefault((c["target"], c["precision"]), Counter())[_key(c)] += 1
+            kinds.setdefault((place_of(c), c["precision"]), Counter())[_key(c)] += 1
         most = {kind: counts.most_common(1)[0][0] for kind, counts in kinds.items()}
-        return {c["id"] for c in self.candidates if _key(c) == most[c["target"], c["precision"]]}
+        return {c["id"] for c in self.candidates if _key(c) == most[place_of(c), c["precision"]]}
 
     def name(self, candidate: Candidate) -> str:
         """``5e037573 TFLite int8``."""

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from . import report_parallel, report_scatter
-from .candidate import key_text
+from .candidate import key_text, place_of
 from .objectives import BUILT_IN
 from .report_figure import Figure, Key
 from .report_many import (
@@ -77,12 +77,12 @@ def _list(words: Any) -> str:
 
 
 def cards(many: Many) -> str:
-    """What was chosen for each target, and targets for which nothing was."""
+    """What was chosen for each target and device, and those for which nothing was."""
     found = []
-    for target in many.targets:
-        pick = many.study["chosen"].get("per_target", {}).get(target)
-        colour = many.colours.index(target) % COLOURS if target in many.colours else 5
-        head = f'<h3><i class="dot t{colour}"></i>{escape(target_text(target))}'
+    for place in many.places:
+        pick = many.study["chosen"].get("per_target", {}).get(place)
+        colour = many.colours.index(place) % COLOURS if place in many.colours else 5
+        head = f'<h3><i class="dot t{colour}"></i>{escape(target_text(place))}'
         if pick is None or pick["id"] not in many.by_id:
             why = "No model keeps to the constraints here." if many.bounds else "No model was proven and timed here."
             found.append(f'<li class="card empty">{head}</h3><p>{why}</p></li>')
@@ -104,8 +104,8 @@ def cards(many: Many) -> str:
 
 
 def figures(many: Many) -> dict[str, Figure]:
-    """The pictures of a study: the front of each target, ``objectives`` and ``macs``."""
-    fronts = {f"front-{target}": _front(many, target) for target in many.targets}
+    """The pictures of a study: the front of each target and device, ``objectives`` and ``macs``."""
+    fronts = {f"front-{place}": _front(many, place) for place in many.places}
     found = {**fronts, "objectives": _parallel(many), "macs": _macs(many)}
     return {name: figure for name, figure in found.items() if figure}
 
@@ -149,16 +149,16 @@ def _said(lines: Sequence[str]) -> str:
 
 
 def _keys(many: Many, rows: Sequence[Candidate], *more: Key) -> list[Key]:
-    targets = dict.fromkeys(c["target"] for c in rows)
-    keys = [Key("dot", target_text(t), many.colours.index(t) % COLOURS) for t in targets] if len(targets) > 1 else []
+    places = dict.fromkeys(map(place_of, rows))
+    keys = [Key("dot", target_text(p), many.colours.index(p) % COLOURS) for p in places] if len(places) > 1 else []
     keys += [Key("glyph", p, precision=p) for p in dict.fromkeys(c["precision"] for c in rows)]
     return [*keys, *more]
 
 
-def _front(many: Many, target: str) -> Figure | None:
-    """Latency against the score, on one target."""
+def _front(many: Many, place: str) -> Figure | None:
+    """Latency against the score, on one target and device."""
     name = many.score
-    rows = [c for c in many.of(target) if many.value(c, "latency_ms") and many.value(c, name) is not None]
+    rows = [c for c in many.of(place) if many.value(c, "latency_ms") and many.value(c, name) is not None]
     if not rows:
         return None
     labels = _named(many, rows)
@@ -170,7 +170,7 @@ def _front(many: Many, target: str) -> Figure | None:
     steps = set(many.goals) == {"latency_ms", name}
 
     def draw(width: int, height: int) -> str:
-        words = f"{len(marks)} deployments on {target_text(target)}: latency against {title_of(name)}"
+        words = f"{len(marks)} deployments on {target_text(place)}: latency against {title_of(name)}"
         return report_scatter.draw(marks, x, y, width=width, height=height, name=words, steps=steps, bounds=bounds)
 
     standings = {m.standing for m in marks}
@@ -182,7 +182,7 @@ def _front(many: Many, target: str) -> Figure | None:
     keys += [Key("dash", f"bound: {_list(str(b) for b in many.bounds)}")] if bounds else []
     beyond = sum(x.beyond(m.x) or y.beyond(m.y) for m in marks)
     caption = f"{beyond} of {len(marks)} lie beyond the picture and stand on its edge." if beyond else ""
-    title = f"{target_text(target)}: {title_of(name)} against latency"
+    title = f"{target_text(place)}: {title_of(name)} against latency"
     return Figure(title, draw, _keys(many, rows, *keys), caption)
 
 
@@ -200,7 +200,7 @@ def _mark(many: Many, c: Candidate, x: str, y: str, asked: bool, named: bool) ->
         id=c["id"],
         x=at_x or 0.0,
         y=at_y or 0.0,
-        colour=many.colours.index(c["target"]) % COLOURS,
+        colour=many.colours.index(place_of(c)) % COLOURS,
         precision=c["precision"],
         standing=standing,
         tip=tip(many, c) if asked else "",
@@ -270,7 +270,7 @@ def _parallel(many: Many) -> Figure | None:
         Line(
             c["id"],
             [many.value(c, name) for name in names],
-            many.colours.index(c["target"]) % COLOURS,
+            many.colours.index(place_of(c)) % COLOURS,
             many.standing(c),
             tip(many, c) if c["id"] in front else "",
         )
@@ -314,12 +314,12 @@ def _macs(many: Many) -> Figure | None:
 
 
 def ranks(many: Many) -> list[str]:
-    """In words, how far MACs foretell latency on each target in each precision."""
+    """In words, how far MACs foretell latency on each target and device in each precision."""
     from scipy.stats import spearmanr
 
     groups: dict[tuple[str, str], list[Candidate]] = {}
     for c in _timed(many):
-        groups.setdefault((c["target"], c["precision"]), []).append(c)
+        groups.setdefault((place_of(c), c["precision"]), []).append(c)
     found = []
     for (_, _), rows in groups.items():
         macs, times = [c["macs"] for c in rows], [c["latency_ms"] for c in rows]

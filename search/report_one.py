@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from . import report_plot
+from .candidate import place_of
 from .report_figure import Figure, Key
 from .report_tables import candidates_table, chosen_table, confirmed, section, twice
 from .report_text import (
@@ -22,12 +23,12 @@ from .report_text import (
     ms_text,
     name_of,
     percent_text,
+    places_of,
     ratio_texts,
     settings_text,
     share_of,
     status_text,
     target_text,
-    targets_of,
 )
 
 Study = Mapping[str, Any]
@@ -201,7 +202,7 @@ def _score(study: Study) -> str:
 
 
 def _points(study: Study, key: str) -> list[report_plot.Point]:
-    targets, best = targets_of(study), study["chosen"].get("overall")
+    places, best = places_of(study), study["chosen"].get("overall")
     points = []
     for candidate in study["candidates"]:
         latency = candidate.get("latency_ms")
@@ -215,7 +216,7 @@ def _points(study: Study, key: str) -> list[report_plot.Point]:
                 low_ms=low if finite(low) and low > 0 else latency,
                 high_ms=high if finite(high) and high > 0 else latency,
                 score=candidate[key],
-                colour=targets.index(candidate["target"]) % COLOURS,
+                colour=places.index(place_of(candidate)) % COLOURS,
                 precision=candidate["precision"],
                 label=f"{name_of(candidate)} · {ms_text(latency)} ms",
                 tip=_tip(candidate, key),
@@ -238,7 +239,7 @@ def _tip(candidate: Candidate, key: str) -> str:
 
 
 def _keys(study: Study) -> list[Key]:
-    keys = [Key("dot", target_text(target), index % COLOURS) for index, target in enumerate(targets_of(study))]
+    keys = [Key("dot", target_text(place), index % COLOURS) for index, place in enumerate(places_of(study))]
     precisions = dict.fromkeys(candidate["precision"] for candidate in study["candidates"])
     keys += [Key("glyph", precision, precision=precision) for precision in precisions]
     keys.append(Key("ringed", "chosen"))

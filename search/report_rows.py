@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .candidate import key_text
+from .candidate import key_text, place_of
 from .report_many import CHOSEN, FRONT, MOST, ORDER, OUT, TIE, Many, count_text, figure, span_text, title_of
 from .report_tables import cell, glyph, ran, table, with_small
-from .report_text import COLOURS, finite, ms_text, percent_text, settings_text, target_text
+from .report_text import COLOURS, finite, ms_text, name_of, percent_text, settings_text, target_text
 
 RANKS = "to see whether inherited weights rank models as own ones do"
 BADGES = {CHOSEN: ("pick", "chosen"), FRONT: ("front", "on the front"), TIE: ("tie", "not decided")}
@@ -22,13 +22,13 @@ def models_table(many: Many) -> str:
     standing: dict[str, str] = {}
     reasons: dict[str, dict[str, str]] = {}
     for c in many.ranked(many.candidates):
-        here, ms = (c["model"], c["target"]), c["latency_ms"]
+        here, ms = (c["model"], place_of(c)), c["latency_ms"]
         if finite(ms) and c["status"] == "ok":
             fastest[here] = min(ms, fastest.get(here, ms))
         standing.setdefault(c["model"], many.standing(c))
         if c.get("reason"):
-            words = f"{target_text(c['target'])} {c['precision']}: {c['reason']}"
-            reasons.setdefault(c["model"], {}).setdefault(c["target"], words)
+            words = f"{name_of(c)}: {c['reason']}"
+            reasons.setdefault(c["model"], {}).setdefault(place_of(c), words)
     rows = []
     least = {model: ms for (model, _), ms in sorted(fastest.items(), key=lambda each: -each[1])}
     linked = {c["model"] for c in many.candidates if c["id"] in many.shown}
@@ -47,19 +47,19 @@ def models_table(many: Many) -> str:
             cell("accuracy", escape(percent_text(one["accuracy"])), one["accuracy"]),
             cell("MACs", escape(_count(one["macs"])), one["macs"]),
             cell("parameters", escape(_count(one["parameters"])), one["parameters"]),
-            *(_time(target, fastest.get((key, target))) for target in many.colours),
+            *(_time(place, fastest.get((key, place))) for place in many.colours),
             cell("outcome", _outcome(one, standing.get(key, OUT), list(reasons.get(key, {}).values()))),
         ]
         rows.append(f'<tr id="m-{escape(key)}" class="{escape(one["status"])}">{"".join(cells)}</tr>')
     if not rows:
         return '<p class="empty">No model was tried.</p>'
-    times = [f"{target_text(target)}, ms" for target in many.colours]
+    times = [f"{target_text(place)}, ms" for place in many.colours]
     heads = ["model", "accuracy", "MACs", "parameters", *times, "outcome"]
     return table(heads, rows, "all models sortable", heads[1:-1]) + _rest(min(len(order), most), len(order), "models")
 
 
-def _time(target: str, ms: float | None) -> str:
-    return cell(f"{target_text(target)}, ms", escape(ms_text(ms)), ms)
+def _time(place: str, ms: float | None) -> str:
+    return cell(f"{target_text(place)}, ms", escape(ms_text(ms)), ms)
 
 
 def _count(value: object) -> str:
@@ -94,8 +94,8 @@ def deployments_table(many: Many) -> str:
     for c in many.ranked(shown):
         standing = many.standing(c)
         out = " out" if standing == OUT else ""
-        mark = f'<span class="t{many.colours.index(c["target"]) % COLOURS}{out}">{glyph(c["precision"])}</span>'
-        words = f"{target_text(c['target'])} {ran(c)}"
+        mark = f'<span class="t{many.colours.index(place_of(c)) % COLOURS}{out}">{glyph(c["precision"])}</span>'
+        words = f"{target_text(place_of(c))} {ran(c)}"
         link = f'<a href="#m-{escape(c["model"])}"><code>{escape(key_text(c["model"]))}</code></a>'
         small = f"<small>{link} · {escape(settings_text(c['settings']))}</small>"
         cells = [cell("candidate", f"{mark}<b>{escape(words)}</b>{small}")]

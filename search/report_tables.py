@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from . import report_plot
+from .candidate import place_of
 from .report_figure import Figure, Key
 from .report_text import (
     COLOURS,
@@ -18,12 +19,12 @@ from .report_text import (
     interval_text,
     ms_text,
     percent_text,
+    places_of,
     ratio_texts,
     settings_text,
     share_of,
     status_text,
     target_text,
-    targets_of,
 )
 
 Study = Mapping[str, Any]
@@ -193,8 +194,8 @@ def table(heads: Iterable[str], rows: Sequence[str], kind: str, numbers: Iterabl
 
 
 def dot(study: Study, candidate: Candidate) -> str:
-    """The marker of a candidate's precision in its target's colour."""
-    colour = targets_of(study).index(candidate["target"]) % COLOURS
+    """The marker of a candidate's precision in the colour of where it runs."""
+    colour = places_of(study).index(place_of(candidate)) % COLOURS
     out = " out" if candidate["status"] != "ok" else ""
     return f'<span class="t{colour}{out}">{glyph(candidate["precision"])}</span>'
 

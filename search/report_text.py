@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeGuard
 
-from .candidate import key_text
+from .candidate import key_text, place_of
 
 COLOURS = 6  # of the page's palette, --t0 to --t5
 TARGETS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "TFLite"}
@@ -78,14 +78,15 @@ def seconds_text(value: float) -> str:
     return f"{minutes} min {seconds} s"
 
 
-def target_text(target: str) -> str:
-    """The runtime's own spelling of its name."""
-    return TARGETS.get(target, target)
+def target_text(place: str) -> str:
+    """The runtime's own spelling of its name: `OpenVINO`, of one on a device `OpenVINO on one-core`."""
+    target, at, device = place.partition("@")
+    return TARGETS.get(target, target) + (f" on {device}" if at else "")
 
 
 def name_of(candidate: Mapping[str, Any]) -> str:
     """`OpenVINO int8`."""
-    return f"{target_text(candidate['target'])} {candidate['precision']}"
+    return f"{target_text(place_of(candidate))} {candidate['precision']}"
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
@@ -121,9 +122,9 @@ def best_of(study: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return by_id(study).get(study["chosen"].get("overall") or "")
 
 
-def targets_of(study: Mapping[str, Any]) -> list[str]:
-    """The targets in the order in which they first appear; a target's place is its colour."""
-    return list(dict.fromkeys(candidate["target"] for candidate in study["candidates"]))
+def places_of(study: Mapping[str, Any]) -> list[str]:
+    """Targets and devices, see `place_of`, in the order in which they first appear: that is their colour."""
+    return list(dict.fromkeys(map(place_of, study["candidates"])))
 
 
 def evaluated(study: Mapping[str, Any]) -> int | None:

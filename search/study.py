@@ -28,6 +28,7 @@ from ..exporter.quantize import Recipe
 from ..targets import get
 from . import on_device
 from .again import Added, add, before_and_after, check_name
+from .candidate import LOCAL, names_of, place_of
 from .choose import Bound, Demand, best
 from .findings import Findings
 from .making import INPUTS
@@ -111,7 +112,7 @@ class Study:
             subject_to: bounds such as ``latency_ms <= 5``.
             maximize: an objective; or
             minimize: an objective; ``latency_ms`` where neither is given. Ties go to the faster one.
-            targets: only these.
+            targets: only these runtimes; of a study with devices also ``tflite@one-core``, or ``@one-core``.
             confidence: probability with which each bound must be met; by default the point estimates count.
 
         Raises:
@@ -130,7 +131,7 @@ class Study:
                 views.direction(each)
             self._check_targets(targets)
             able = [c for c in self.candidates if c["status"] == "ok" and c["latency_ms"] is not None]
-            able = [c for c in able if not targets or c["target"] in targets]
+            able = [c for c in able if not targets or names_of(c) & {*targets}]
             if not able:
                 found = f"no candidate{' for ' + ', '.join(targets) if targets else ''} was proven and timed"
                 raise CheckFailed(demand.text, found, f"`seatrial study show {self.folder}` says why of each")
@@ -231,9 +232,10 @@ class Study:
             return before_and_after(views, views.added[name], id)
 
     def _check_targets(self, targets: Sequence[str]) -> None:
-        tried = list(dict.fromkeys(c["target"] for c in self.candidates))
+        tried = list(dict.fromkeys(place_of(c) for c in self.candidates))
+        known = {name for c in self.candidates for name in names_of(c)}
         for name in targets:
-            if name not in tried:
+            if name not in known:
                 raise UsageError(f"target {name!r}", "this study did not try it", f"it tried: {', '.join(tried)}")
 
     def pack(self, id: str, out: Path, overwrite: bool = False, cost: Path | str | Costs | None = None) -> Bundle:
@@ -313,11 +315,13 @@ class Study:
 
     def _measurements(self, id: str) -> dict[str, Any]:
         facts = self.candidate(id)
+        device = facts.get("device", LOCAL)
         keys = ("latency_ms", "latency_low_ms", "latency_high_ms", "launches", "load_ms")
         return {
             "schema": "seatrial.measurements/1",
             "created": self.document["created"],
             "host": self.document["host"],
+            "device": {"name": device, **self.document.get("devices", {}).get(device, {})},
             **{key: facts[key] for key in keys},
             "comparisons": [c for c in self.document["comparisons"] if id in (c["a"], c["b"])],
         }
@@ -332,7 +336,7 @@ def _document(found: Findings, program: Program, facts: dict[str, Any]) -> dict[
     )
     data = {use: {k: v[k] for k in ("name", "id", "n")} for use, v in program.data.items()}
     references = [t.proof["accuracy"]["reference"] for t in found.trials.values() if t.proof and t.proof["accuracy"]]
-    winners = found.winners
+    winners, places = found.winners, dict.fromkeys(t.candidate.place for t in found.trials.values())
     return {
         "schema": SCHEMA,
         "key": facts["key"],
@@ -353,7 +357,7 @@ def _document(found: Findings, program: Program, facts: dict[str, Any]) -> dict[
         "candidates": [{**row, "confirmed_accuracy": facts["confirmed"].get(row["id"])} for row in rows],
         "chosen": {
             "overall": winners.get("best"),
-            "per_target": {t: {"id": winners[t], "bundle": t} for t in targets if t in winners},
+            "per_target": {place: {"id": winners[place], "bundle": place} for place in places if place in winners},
         },
         "comparisons": [_comparison(found, each) for each in found.comparisons()],
         "notes": _notes(found, program, facts["max_drop"]),

@@ -136,6 +136,7 @@ class StudyFile:
         constraints: as written.
         targets: names of targets.
         precisions: names of precisions.
+        devices: names of device profiles, or paths of TOML files, from this one's folder; none for this machine.
         data_of_each: whether `load_data` gives each candidate data of its own.
         search: how much is searched.
         weights: of a family: `SHARED` or `OWN`.
@@ -156,6 +157,7 @@ class StudyFile:
     constraints: list[Any] = field(default_factory=list)
     targets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     data_of_each: bool = False
     search: Effort = Effort()
     weights: str = SHARED
@@ -250,8 +252,7 @@ def _made(path: Path, code: Path | None, told: Mapping[str, Any], data: Mapping[
     if family is not None:
         space = _narrowed(elastic.space(family), space, f"{asked}: space")
     more: dict[str, Any] = {k: data[k] for k in ("forbidden", "objectives", "constraints", "weights") if k in data}
-    _check_devices(data.get("devices", []), asked)
-    for key in ("training", "targets", "precisions"):
+    for key in ("training", "targets", "precisions", "devices"):
         more[key] = _names(data.get(key, []), f"{asked}: {key}")
     more["search"] = from_mapping(Effort, data.get("search", {}), f"{asked}: search")
     for key, default in _BUDGETS.items():
@@ -312,11 +313,3 @@ def _check(found: StudyFile, asked: str) -> None:
         raise UsageError(f"{asked}: objectives", f"{min(unknown)} without labelled data", todo)
     for text in found.pool:
         detect(found.pooled_model(text))  # a slip of the pen is told before the others are worked on
-
-
-def _check_devices(names: list[Any], asked: str) -> None:
-    """No search times its models on several devices; that is done afterwards, from what it stored."""
-    if names:
-        found = f"{names}: a search times its models on the machine that it runs on"
-        todo = f"leave it out; after the search: `seatrial study objectives add OUT NAME --device {names[0]}`"
-        raise UsageError(f"{asked}: devices", found, todo)

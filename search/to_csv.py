@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .study import Study
 
 Row = dict[str, Any]
-_FIRST = ("id", "model", "target", "precision", "status", "reason", "chosen", "front")
+_FIRST = ("id", "model", "target", "device", "precision", "status", "reason", "chosen", "front")
 
 
 def write_csv(study: Study, path: Path) -> int:

@@ -1,4 +1,4 @@
-"""A study in an Optuna storage, one Optuna study for each target, so that Optuna's dashboard and plots show it."""
+"""A study in an Optuna storage, one Optuna study for each target and device: for Optuna's dashboard and plots."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import MissingPart, NotWritten, UsageError
+from .candidate import place_of
 from .choose import Bound
 from .objectives import BUILT_IN
 from .to_csv import plain, table_of
@@ -55,8 +56,8 @@ def write_optuna(
         rows = table_of(study)
         order = {key: place for place, key in enumerate(study.document.get("models", {}))}
         rows.sort(key=lambda row: order.get(row.get("model"), 0))  # as they were tried, for plots of a history
-        targets = dict.fromkeys(row["target"] for row in rows if row.get("target"))
-        names = {target: f"{name or study.document['title']}-{target}" for target in targets}
+        places = dict.fromkeys(place_of(row) for row in rows if row.get("target"))
+        names = {place: f"{name or study.document['title']}-{place}" for place in places}
         storage = _storage(url)
         there = [each.study_name for each in optuna.get_all_study_summaries(storage)]
         taken = [each for each in names.values() if each in there]
@@ -65,12 +66,12 @@ def write_optuna(
         for each in taken:
             optuna.delete_study(study_name=each, storage=storage)
         found = {}
-        for target, own in names.items():
+        for place, own in names.items():
             ways = [StudyDirection.MINIMIZE if way == "min" else StudyDirection.MAXIMIZE for way in goals.values()]
             made = optuna.create_study(storage=storage, study_name=own, directions=ways)
             made.set_metric_names(list(goals))
             made.set_user_attr("seatrial", {"title": study.document["title"], "command": study.document["command"]})
-            trials = _trials([row for row in rows if row.get("target", target) == target], goals, bounds)
+            trials = _trials([row for row in rows if not row.get("target") or place_of(row) == place], goals, bounds)
             for done, trial in enumerate(trials):
                 if done % EACH == 0:
                     say(f"{own}: trial {done + 1} of {len(trials)}")

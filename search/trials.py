@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ..devices.launches import ArmRun, Launch
 from ..devices.stats import block_stat
 from ..devices.store import Store, batches, in_session, measurements, metadata
-from .candidate import Candidate
+from .candidate import LOCAL, Candidate
 
 trials = sa.Table(
     "trials",
@@ -205,6 +205,8 @@ def _trial(row: dict[str, Any]) -> Trial:
     candidate = row["candidate"]
     settings = dict(candidate["settings"])
     made = Candidate.of(candidate["target"], candidate["precision"], settings, candidate.get("model", ""))
+    restricts = tuple((name, value) for name, value in candidate.get("restricts", ()))
+    made = replace(made, device=candidate.get("device", LOCAL), restricts=restricts)
     return Trial(**{**row, "candidate": made})
 
 

@@ -114,9 +114,14 @@ class Underway:
         """What every launch holds: that of the first one stays, also where candidates came later."""
         stored = self.trials.store.find(session=self.trials.session("race"), launch=0, arm=race.REFERENCE)
         for trial in able if stored else ():
-            if (trial.artifact_id, dict(trial.candidate.settings)) == _ran(stored[0]):
+            if (trial.artifact_id, dict(trial.candidate.settings), trial.candidate.limits) == _ran(stored[0]):
                 return trial
-        return min(able, key=lambda t: (not t.candidate.is_default, t.candidate.precision != "fp32", t.id))
+
+        def oddity(trial: Trial) -> tuple[Any, ...]:
+            one = trial.candidate
+            return bool(one.restricts), not one.is_default, one.precision != "fp32", trial.id
+
+        return min(able, key=oddity)
 
     def launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
         """Time arms, the first of which is the reference.
@@ -160,6 +165,7 @@ def _left(launches: Sequence[Launch], chosen: Sequence[str]) -> int:
     return max(0, CONFIRM_LAUNCHES - min(counts, default=CONFIRM_LAUNCHES))
 
 
-def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Artifact and settings of a stored measurement."""
-    return row["facts"]["arm"]["artifact_id"], dict(row["facts"]["arm"]["settings"])
+def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Artifact, settings and limits of a stored measurement."""
+    arm = row["facts"]["arm"]
+    return arm["artifact_id"], dict(arm["settings"]), dict(arm.get("limits", {}))

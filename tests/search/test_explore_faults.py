@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import postgres
 import psutil
 import pytest
 import searches
 import sqlalchemy as sa
-from searches import begin, facts, outcome
+from searches import begin, facts, outcome, write_model
 from seatrial.devices.store import Store, measurements
 from seatrial.search.roster import Roster
 from seatrial.search.study import Study
@@ -69,24 +68,6 @@ class InferenceSession(real.InferenceSession):
 real.InferenceSession = InferenceSession
 """
 """An `onnxruntime` before the real one on the path, that ends its process by SIGSEGV with some models."""
-
-
-def write_model(path: Path, hidden: int, name: str = "x") -> None:
-    """8 → hidden → 3, random weights."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    rng = np.random.default_rng(hidden)
-    shapes = {"w1": (8, hidden), "b1": (hidden,), "w2": (hidden, 3), "b2": (3,)}
-    weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), k) for k, s in shapes.items()]
-    nodes = [
-        helper.make_node("Gemm", [name, "w1", "b1"], ["a"]),
-        helper.make_node("Relu", ["a"], ["r"]),
-        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"]),
-    ]
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, k]) for n, k in ((name, 8), ("y", 3))]
-    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
 @dataclass

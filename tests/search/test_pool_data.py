@@ -249,6 +249,34 @@ def test_only_times_are_measured_on_a_device(
     assert "no_room" not in study.objectives
 
 
+def test_models_that_come_after_an_objective_are_known_by_it(
+    folder: Path,
+    failed: tuple[Path, np.ndarray, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quick(monkeypatch)
+    pixels, labels = failed[1:]
+    first = explore(folder / "study.py", output=tmp_path / "out", effort={"evaluations": 2})
+    first.add_objective("failures", data=failed[0])
+    first.add_objective("there", device="one-core")
+    shutil.rmtree(failed[0])
+    said: list[str] = []
+    goals = ["failures", "there"]
+    study = explore(
+        folder / "study.py", output=tmp_path / "out", effort={"evaluations": 4}, objectives=goals, say=said.append
+    )
+    expected = {name: accuracy(name, pixels, labels) for name in ("good.onnx", "worse.onnx")}
+    assert values(study, study.estimates("failures")) == pytest.approx(expected)
+    assert set(values(study, study.estimates("there"))) == set(NOISES)
+    assert source(study, study.candidate(study.winners["best"])) == "good.onnx"
+    refused = [line for line in said if line.startswith("not known by failures")]
+    assert len(refused) == 2 and all("[1, 3, 8, 8]" in line for line in refused), "small takes another size"
+    again: list[str] = []
+    explore(folder / "study.py", output=tmp_path / "out", effort={"evaluations": 4}, objectives=goals, say=again.append)
+    assert not [line for line in again if line.startswith(("replaying", "timing on"))]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

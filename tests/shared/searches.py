@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from seatrial.devices.store import Store, measurements, unpack
 from seatrial.search.roster import tried
@@ -24,12 +25,12 @@ SCRIPT = """
 import functools, json, os, sys
 from seatrial.devices import sitting, store
 from seatrial.devices.launches import ArmRun, Launch
-from seatrial.search import explore, roster, underway
+from seatrial.search import explore, ranks, roster, underway
 
 told = json.loads(os.environ["SEATRIAL_TEST"])
 underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
 underway.CONFIRM_LAUNCHES = 2
-explore.RANKED = told.get("ranked", explore.RANKED)
+ranks.RANKED = told.get("ranked", ranks.RANKED)
 store.BUSY_S = told.get("busy_s", store.BUSY_S)
 
 if host := told.get("host"):
@@ -116,6 +117,24 @@ def outcome(folder: Path) -> dict[str, Any]:
         "chosen": document["chosen"],
         "rows": {c["id"]: tuple(c[key] for key in keys) for c in document["candidates"]},
     }
+
+
+def write_model(path: Path, hidden: int, name: str = "x") -> None:
+    """8 → hidden → 3, random weights."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(hidden)
+    shapes = {"w1": (8, hidden), "b1": (hidden,), "w2": (hidden, 3), "b2": (3,)}
+    weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), k) for k, s in shapes.items()]
+    nodes = [
+        helper.make_node("Gemm", [name, "w1", "b1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, k]) for n, k in ((name, 8), ("y", 3))]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
 def digits(widths: Sequence[float], resolutions: Sequence[int]) -> str:
