@@ -103,13 +103,13 @@ def list_(study: Path, as_json: bool) -> None:
 
 def show_objectives(study: Study) -> None:
     """The objectives that were added to a study, each with who is best for it; nothing where there are none."""
-    from ..core.errors import NotWritten
+    from ..core.errors import SeatrialError
     from ..search.choose import label
 
     try:
         found = study.standings()
-    except NotWritten as error:  # a study on a disk that can only be read is shown all the same
-        click.echo(f"note: whether objectives were added is not known: {error.found}")
+    except SeatrialError as error:  # on a disk that can only be read, or where a function's file is gone
+        click.echo(f"note: the objectives that were added are not shown: {error.one_line}")
         return
     rows = [
         [objective.name, objective.text, label(best) if best else "-", span(value) if value else "-"]

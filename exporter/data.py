@@ -42,12 +42,19 @@ class Data:
         return {"name": self.name, "id": self.id, "n": len(self)}
 
 
-def load(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None, what: str) -> Data:
+def load(
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    what: str,
+    classes: Sequence[str] | None = None,
+) -> Data:
     """A folder of pictures, or an ``.npz``, as feeds for these inputs.
 
-    A folder holds pictures, labelled by a ``labels.csv`` (``file,label``) where there is one, or one folder per class
-    whose name is the class's number. An ``.npz`` holds an array per input whose first axis counts the samples (its
-    batch axis), and integer ``labels`` where there are any; an only input may be called `ONLY`.
+    A folder holds pictures, labelled by a ``labels.csv`` (``file,label``) where there is one, or one folder per class;
+    a label is the class's number or, where the names of the `classes` are known, its name. An ``.npz`` holds an array
+    per input whose first axis counts the samples (its batch axis), and integer ``labels`` where there are any; an only
+    input may be called `ONLY`.
 
     Raises:
         UsageError: nothing there, unreadable, or not of a kind that fits the model.
@@ -55,13 +62,19 @@ def load(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
     asked = f"{what} data {path}"
     check_readable(path, asked)
     if path.is_dir():
-        return _folder(path, inputs, preprocess, asked)
+        return _folder(path, inputs, preprocess, asked, classes)
     if path.suffix == ".npz":
         return _npz(path, inputs, asked)
     raise UsageError(asked, "neither a folder nor an .npz file", "give a folder of pictures, or an .npz")
 
 
-def _folder(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None, asked: str) -> Data:
+def _folder(
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    asked: str,
+    classes: Sequence[str] | None,
+) -> Data:
     try:
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     except OSError as error:
@@ -77,23 +90,39 @@ def _folder(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | N
     feeds = [{inputs[0].name: preprocess.load(file)} for file in files]
     _check_shapes(feeds[0], inputs, asked)
     key = content_id([preprocess.to_dict(), [[p.name, file_sha256(p)] for p in files]])
-    return Data(path.name, key, feeds, _labels(path, files, asked), [str(p.relative_to(path)) for p in files])
+    labels = _labels(path, files, asked, list(classes or ()))
+    return Data(path.name, key, feeds, labels, [str(p.relative_to(path)) for p in files])
 
 
-def _labels(path: Path, files: list[Path], asked: str) -> list[int] | None:
+def _labels(path: Path, files: list[Path], asked: str, classes: list[str]) -> list[int] | None:
     table = path / "labels.csv"
     if not table.exists():
         folders = [file.parent.name for file in files]
-        return [int(name) for name in folders] if all(name.isdigit() for name in folders) else None
+        labelled = all(name.isdigit() for name in folders) or any(name in classes for name in folders)
+        return _numbers(folders, classes, asked) if labelled else None
     try:
         with table.open(newline="") as file:
-            rows = {row["file"]: int(row["label"]) for row in csv.DictReader(file)}
-        return [rows[str(p.relative_to(path))] for p in files]
+            rows = {row["file"]: row["label"] for row in csv.DictReader(file)}
+        names = {name: rows[name] for name in (str(p.relative_to(path)) for p in files)}
+        bare = next((name for name, label in names.items() if not label), None)
+        if bare:
+            raise UsageError(asked, f"in labels.csv {bare} has no label", "write one in each row")
+        return _numbers([label.strip() for label in names.values()], classes, f"{asked}: labels.csv")
     except KeyError as error:
         todo = "it needs the columns file,label and a row for each picture"
         raise UsageError(asked, f"labels.csv has no {error}", todo) from error
-    except (TypeError, ValueError, OSError) as error:
-        raise UsageError(asked, f"labels.csv can't be read: {error}", "labels are whole numbers") from error
+    except (csv.Error, ValueError, OSError) as error:
+        raise UsageError(asked, f"labels.csv can't be read: {error}", "write it anew, as UTF-8") from error
+
+
+def _numbers(names: list[str], classes: list[str], asked: str) -> list[int]:
+    """Classes by their numbers, or their names where these are known."""
+    strange = sorted({name for name in names if not name.isdigit() and name not in classes})
+    if strange:
+        told = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
+        own = f", or the model's classes: {', '.join(classes[:10])}" if classes else ""
+        raise UsageError(asked, f"no class is called {told}", f"labels are whole numbers from 0{own}")
+    return [int(name) if name.isdigit() else classes.index(name) for name in names]
 
 
 def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:

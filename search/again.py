@@ -187,7 +187,7 @@ def examples_of(path: Path, programs: Sequence[Program]) -> Examples:
         raise next(iter(refused.values()))
     given = next(iter(fed.values()))
     if given.labels is None:
-        todo = "add a labels.csv (file,label), one folder per class number, or an array `labels` in the .npz"
+        todo = "add a labels.csv (file,label), one folder per class, or an array `labels` in the .npz"
         raise UsageError(asked, "it has no labels", todo)
     _check_range(asked, given.labels, programs[0])
     files = [path] if path.is_file() else [path / name for name in given.names or ()]
@@ -205,7 +205,7 @@ def _fed(path: Path, program: Program, asked: str) -> loader.Data:
         arrays = [f"{loader.ONLY if only else s.name} (n, {', '.join(map(str, s.shape[1:]))})" for s in program.inputs]
         todo = f"give an .npz of ready inputs: {', '.join(arrays)} and labels (n,); or declare it and search anew"
         raise UsageError(asked, found, todo)
-    return loader.load(path, program.inputs, program.preprocess, "new")
+    return loader.load(path, program.inputs, program.preprocess, "new", program.labels)
 
 
 def _check_range(asked: str, labels: Sequence[int], program: Program) -> None:

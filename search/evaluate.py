@@ -244,7 +244,7 @@ class Evaluator:
 
     def data(self, values: Values) -> dict[str, Path]:
         """What deployments are calibrated, judged and confirmed on; any candidate's values will do."""
-        if self.way == GIVEN and not self.models.has_data:
+        if self.way == GIVEN and not self.models.study.labelled:
             return {}
         effort = self.effort
         parts = {"train": effort.calibration, "valid": effort.examples, "test": effort.examples}

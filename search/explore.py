@@ -120,6 +120,8 @@ def opened(
         asked,
         _added(folder, key, store),
     )
+    if not study.labelled:
+        goals.check_unlabelled(asked)
     with (
         study_folder(folder, key, overwrite, joined=not overwrite) as place,
         Exploring(place, key, limits, say or (lambda _: None), store, study, wanted, goals, deployments) as exploring,
@@ -175,7 +177,9 @@ class Exploring(Underway):
         self._price: Price | None = None
         self._seen: list[Tried] = []
         self.count = 0
-        self.progress = Progress(goals, effort.evaluations, effort.minutes)
+        size = Space.from_dict(study.space, study.forbidden).size
+        self.most = effort.evaluations if size is None else min(effort.evaluations, size)
+        self.progress = Progress(goals, self.most, effort.minutes)
 
     def run(self) -> None:
         """Evaluate models until the effort is spent, the space is, or the constraints prove out of reach."""
@@ -248,7 +252,7 @@ class Exploring(Underway):
             values = self._next(place)
             if values is None:
                 continue
-            self.say(f"model {self.count + 1} of {self.effort.evaluations}, for {place}: {text_of(values)}")
+            self.say(f"model {self.count + 1} of {self.most}, for {place}: {text_of(values)}")
             self._told(self.evaluator.evaluate(values), values)
             return True
         return False

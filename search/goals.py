@@ -12,7 +12,8 @@ from ..core.errors import UsageError
 from ..exporter.program import Program
 from .again import check_name, described
 from .choose import Bound
-from .objectives import BUILT_IN, Objective
+from .objectives import BUILT_IN, MEASURES, Objective
+from .studyfile import UNLABELLED
 
 KEYS = ("name", "measure", "cost", "slice", "function", "direction")
 DEFAULT = ("accuracy", "latency_ms")
@@ -115,6 +116,18 @@ class Goals:
             return value
         unit = BUILT_IN[name].unit if name in BUILT_IN else ""
         return 1 - value if unit == "share" else -value
+
+    def check_unlabelled(self, asked: str) -> None:
+        """Refuse what labelled data are needed for; added objectives may have data of their own.
+
+        Raises:
+            UsageError: which.
+        """
+        own = {name for name, objective in self.added.items() if objective.data}
+        unknown = [name for name in self.all if name not in own and self.measure(name) in MEASURES]
+        if unknown:
+            todo = f"define load_data(part), or choose others: {', '.join(UNLABELLED)}"
+            raise UsageError(f"{asked}: objectives", f"{unknown[0]} without labelled data", todo)
 
     @property
     def limits(self) -> dict[str, float]:

@@ -16,7 +16,6 @@ from ..core.paths import check_readable
 from ..core.process import GIB, Limits
 from ..exporter.sources import detect
 from .models import elastic
-from .objectives import MEASURES
 
 DATA: dict[str, tuple[type, ...]] = {
     "space": (dict,),
@@ -166,6 +165,11 @@ class StudyFile:
     finetune: Budget = Budget()
 
     @property
+    def labelled(self) -> bool:
+        """Whether there are labelled data; a pool may do without."""
+        return "load_data" in self.functions
+
+    @property
     def pooled(self) -> bool:
         """Whether candidates are whole models that are there already."""
         return SOURCE in self.space
@@ -260,7 +264,7 @@ def _made(path: Path, code: Path | None, told: Mapping[str, Any], data: Mapping[
     refuse_unknown(more["training"], space, f"{asked}: training")
     more["data_of_each"] = told.get("data_of_each", False)
     found = StudyFile(path, code, tuple(told["functions"]), told["id"], space, family=family, **more)
-    if found.pooled and "load_data" not in found.functions:
+    if not found.labelled:
         found = replace(found, objectives=found.objectives or list(UNLABELLED))
     _check(found, asked)
     return found
@@ -308,8 +312,5 @@ def _check(found: StudyFile, asked: str) -> None:
         raise UsageError(asked, "no load_data()", 'define load_data(part) for "train", "valid", "test"')
     if found.data_of_each and not found.pooled:
         raise UsageError(asked, "load_data() takes a candidate", "define load_data(part): one set of data for all")
-    if found.pooled and "load_data" not in found.functions and (unknown := {*map(str, found.objectives)} & {*MEASURES}):
-        todo = f"define load_data(part), or choose others: {', '.join(UNLABELLED)}"
-        raise UsageError(f"{asked}: objectives", f"{min(unknown)} without labelled data", todo)
     for text in found.pool:
         detect(found.pooled_model(text))  # a slip of the pen is told before the others are worked on

@@ -44,6 +44,7 @@ def fill(
     example: Feed,
     preprocess: Preprocess | None = None,
     own: Mapping[str, Data] = {},
+    classes: Sequence[str] | None = None,
 ) -> Answers:
     """Write all samples of a Program, with the reference's answers.
 
@@ -54,12 +55,17 @@ def fill(
         example: an example of each input.
         preprocess: how pictures become inputs.
         own: data of the source's own, by use, for what the job's don't name.
+        classes: their names, of a declared classifier.
 
     Raises:
         UsageError: bad data, two runs over one input that differ, or a detector declared by outputs that aren't there.
     """
     folder = Path(job.folder)
-    groups = {**own, **{use: data.load(Path(path), inputs, preprocess, use) for use, path in job.data.items()}}
+
+    def read(use: str, path: str) -> Data:
+        return data.load(Path(path), inputs, preprocess, use, classes)
+
+    groups = {**own, **{use: read(use, path) for use, path in job.data.items()}}
     if "calibration" in groups:
         groups["calibration"], groups["held_out"] = split(groups["calibration"])
     real = [feed for use in ("held_out", "evaluate") if use in groups for feed in groups[use].feeds][:REAL_PROBES]

@@ -102,7 +102,7 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
     _check_fit(job, run, example)
     folder = Path(job.folder)
     own = {"calibration": common.own_calibration(given.calibration)} if given.calibration else {}
-    answers = common.fill(job, run, specs, example, edge.preprocess, own)
+    answers = common.fill(job, run, specs, example, edge.preprocess, own, given.labels)
     _freeze(job, given, specs, [spec.name for spec in answers.outputs])
     check = _check_frozen(job, answers.main)
     Program(

@@ -116,7 +116,7 @@ def capture(job: Job, given: Given) -> dict[str, Any]:
             return _run(plain, plain.output_names, names, feed)
 
         own = {"calibration": _own_data(job, given, edge, specs)} if given.calibration is not None else {}
-        answers = common.fill(job, edge.around(run), specs, example, edge.preprocess, own)
+        answers = common.fill(job, edge.around(run), specs, example, edge.preprocess, own, given.labels)
         answers = replace(answers, notes=[*edge.notes, *answers.notes])
         start = _Start(job, given, wrapper, specs, example, answers, edge.preprocess)
         try:

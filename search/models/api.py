@@ -177,10 +177,16 @@ class Models:
         folder = f"inherited-{self._shared.name}"
         return self._made(folder, many, "inherit", more, self.study.shared.limits, "inheriting shared weights")
 
-    def train(self, values: Values, budget: Budget | None = None, start: Result | None = None) -> Result:
+    def train(self, values: Values, budget: Budget | None = None, start: Result | None = None, why: str = "") -> Result:
         """Train one candidate from scratch, or from another result's weights; resumed at its last epoch.
 
         A failure comes back as data, and is tried again by the next call.
+
+        Args:
+            values: the candidate's.
+            budget: of the training; by default the study's.
+            start: where its weights come from.
+            why: for the line about it.
 
         Raises:
             UsageError: the study's data can't be had, or its models aren't trained.
@@ -196,7 +202,7 @@ class Models:
         out = self.folder / "trained" / f"{key}-{content_id([_deciding(budget), begun])}"
         if not (out / RESULT).exists():
             args = {"values": dict(values), "budget": asdict(budget), "state": str(self._state(out)), "out": str(out)}
-            label = f"training candidate {key}"
+            label = f"training candidate {key}{why}"
             try:
                 self._call("train", args | {"start": str(start.folder) if start else None}, budget.limits, label)
             except SeatrialError as error:
@@ -208,11 +214,15 @@ class Models:
     def finetune(self, values: Values) -> Result:
         """Train one candidate shortly from what it inherits."""
         start = self.inherit([values])[0]
-        return start if start.status != "ok" else self.train(values, self.study.finetune, start)
+        return start if start.status != "ok" else self.train(values, self.study.finetune, start, " further")
 
     def fidelity(self, many: Sequence[Values], budget: Budget | None = None) -> Fidelity:
         """Whether inherited accuracies order these candidates as stand-alone trainings do; failed ones are left out."""
-        pairs = [(a, self.train(a.values, budget)) for a in self.inherit(many) if a.status == "ok"]
+        pairs = [
+            (a, self.train(a.values, budget, why=" alone, to compare ranks"))
+            for a in self.inherit(many)
+            if a.status == "ok"
+        ]
         both = [(a.accuracy, b.accuracy) for a, b in pairs if a.accuracy is not None and b.accuracy is not None]
         if len(both) < 3:
             return Fidelity(None, -1.0, 1.0, len(both))
@@ -259,7 +269,7 @@ class Models:
         told = self._declared
         asked = f"the classes of {program.name}"
         labels, own = told["labels"] or program.labels, program.labels
-        if self.has_data and not labels:
+        if self.study.labelled and not labels:
             found = "neither the model nor the study file says them, and the data have labels"
             raise UsageError(asked, found, "define get_labels() in the study file")
         if own and labels and labels != own and sorted(labels) == sorted(own):
@@ -281,11 +291,6 @@ class Models:
                 part.write_text(json.dumps({"labels": None, "preprocess": None, **found}))
         told: dict[str, Any] = json.loads(file.read_text())
         return told
-
-    @property
-    def has_data(self) -> bool:
-        """Whether the study file has ``load_data``; a pool of models may do without."""
-        return "load_data" in self.study.functions
 
     @property
     def largest(self) -> dict[str, Any]:

@@ -421,12 +421,13 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def load(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8), size: int = 8, known: bool = True):
+def load(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8), size: int = 8, known: bool = True, classes=None):
     from seatrial.core.specs import TensorSpec
     from seatrial.exporter import data
     from seatrial.exporter.images import Preprocess
 
-    return data.load(path, [TensorSpec("x", "float32", shape)], Preprocess(size) if known else None, "calibration")
+    inputs = [TensorSpec("x", "float32", shape)]
+    return data.load(path, inputs, Preprocess(size) if known else None, "calibration", classes)
 
 
 def refused(path: Path, *words: str, **options) -> None:
@@ -488,11 +489,25 @@ def test_labels_that_do_not_fit_are_named(photos):
     for text, word in (
         ("file,label\n0.png,1\n", "1.png"),
         ("a,b\n1,2\n", "file"),
-        ("file,label\n0.png\n", "NoneType"),
-        ("file,label\n0.png,cat\n", "cat"),
+        ("file,label\n0.png\n1.png,1\n2.png,1\n", "0.png has no label"),
+        ("file,label\n0.png,cat\n1.png,0\n2.png,-1\n", "-1, cat"),
     ):
         (folder / "labels.csv").write_text(text)
         refused(folder, "labels.csv", word)
+
+
+def test_labels_are_numbers_or_names_of_classes(photos):
+    folder, classes = photos("named"), ["cow", "ant", "bee"]
+    for i, name in enumerate(("bee", "ant", "0")):
+        (folder / name).mkdir()
+        (folder / f"{i}.png").rename(folder / name / f"{i}.png")
+    found = load(folder, classes=classes)
+    assert dict(zip(found.names, found.labels, strict=True)) == {"bee/0.png": 2, "ant/1.png": 1, "0/2.png": 0}
+    assert load(folder).labels is None, "not all of them are numbers"
+    (folder / "bee").rename(folder / "wasp")
+    refused(folder, "wasp", "cow, ant, bee", classes=classes)
+    (folder / "labels.csv").write_text("file,label\nwasp/0.png,bee\nant/1.png,1\n0/2.png,cow\n")
+    assert sorted(load(folder, classes=classes).labels) == [0, 1, 2]
 
 
 def test_calibration_arrays_that_do_not_fit_are_named(tmp_path: Path):

@@ -309,6 +309,14 @@ def test_candidates_that_break_their_training_or_conversion_are_recorded_with_th
     assert study.document["models"][study.candidate(study.winners["best"])["model"]]["status"] == "ok"
 
 
+def test_accuracy_without_labelled_data_is_refused_at_once(pool: Path, tmp_path: Path, main: Any) -> None:
+    for options in (("--objective", "accuracy"), ("--subject-to", "macro_f1 >= 0.5")):
+        done = main("search", pool, "-o", tmp_path / "out", *options)
+        assert done.code == 2
+        assert "without labelled data" in done.err and "latency_ms, size_bytes" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_search_in_which_everything_fails_says_why(pool: Path, tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / f"m{i}.onnx").write_text("no model")

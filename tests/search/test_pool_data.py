@@ -22,6 +22,7 @@ from seatrial.search.study import Study
 
 underway = importlib.import_module("seatrial.search.underway")
 
+CLASSES = ["ant", "bee", "cat", "dog"]
 STUDY = """
 import numpy as np
 
@@ -40,12 +41,12 @@ def load_data(part, candidate):
 
 
 def get_labels():
-    return ["ant", "bee", "cat", "dog"]
+    return CLASSES
 
 
 def get_preprocess():
     return {"size": 8, "crop": "none"}
-"""
+""".replace("CLASSES", repr(CLASSES))
 TEMPLATES = np.random.default_rng(0).standard_normal((4, 3, 8, 8))
 
 
@@ -163,7 +164,7 @@ def failed(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     pixels, labels = pictures(40, 9)
     order = np.argsort(labels, kind="stable")
     for i, (picture, label) in enumerate(zip(pixels[order], labels[order], strict=True)):
-        place = tmp_path / "failed" / str(label)
+        place = tmp_path / "failed" / CLASSES[label]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.transpose(1, 2, 0)).save(place / f"{i:02d}.png")
     return tmp_path / "failed", pixels[order], labels[order]

@@ -116,11 +116,6 @@ def test_the_id_is_of_what_decides_the_models(tmp_path: Path) -> None:
         ("family = 'elastic'\nspace = {kernel1 = [7]}", ["kernel1", "[7]", "[3, 5]"]),
         ("family = 'elastic'", ["no load_data()"]),
         ("space = {source = ['none.onnx']}", ["none.onnx", "no such file"]),
-        ("devices = ['small']\nfamily = 'elastic'", ["devices", "study objectives add OUT NAME --device small"]),
-        (
-            "space = {source = ['timm:mixer_s32_224']}\nobjectives = ['accuracy']",
-            ["objectives", "accuracy without labelled data", "latency_ms, size_bytes"],
-        ),
     ],
 )
 def test_what_is_wrong_is_said(text: str, words: list[str], tmp_path: Path) -> None:
