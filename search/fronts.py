@@ -92,7 +92,7 @@ class Fronts(Findings):
 
     def _by_place(self, ids: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for id in ids:
+        for id in sorted(ids, key=lambda id: self.trials[id].candidate.device != LOCAL):
             found.setdefault(self.trials[id].candidate.place, []).append(id)
         return found
 

@@ -116,7 +116,8 @@ def sections(many: Many, added: Sequence[str]) -> list[str]:
     fronts = "".join(f"<h3>{escape(f.title)}</h3>{twice(f)}" for name, f in drawn.items() if name.startswith("front"))
     words = "To the left is faster. Bars are 95 % intervals; a point leads to its row below."
     nothing = '<p class="empty">No model has both a latency and a score: there is nothing to draw.</p>'
-    found = [section("The front of each target", f"{words} {standings_text(many)}.", fronts or nothing)]
+    where = "target and device" if any("@" in place for place in many.places) else "target"
+    found = [section(f"The front of each {where}", f"{words} {standings_text(many)}.", fronts or nothing)]
     if "objectives" in drawn:
         words = "Each line is a deployment. The better end of each axis is at the top; on a narrow screen, right."
         found.append(section("All objectives at once", words, twice(drawn["objectives"])))
