@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,18 @@ class Child:
             return Exit("signal", f"killed by {name}{hint}")
         return Exit("error", f"exit code {code}")
 
-    def watch(self, limits: Limits) -> Exit:
-        """Wait for the end, and bring it about when a limit is passed."""
+    def watch(self, limits: Limits, give_way: Callable[[int], float] | None = None) -> Exit:
+        """Wait for the end, and bring it about when a limit is passed.
+
+        Args:
+            limits: of the child.
+            give_way: called again and again with the group's id; it may halt it, and says for how many seconds it did.
+        """
         deadline = time.monotonic() + limits.timeout_s
         pause = 0.01
         try:
             while self.process.poll() is None:
+                deadline += give_way(self.process.pid) if give_way else 0.0
                 if time.monotonic() > deadline:
                     self.kill(Exit("timeout", f"no end after {limits.timeout_s:g} s"))
                 elif limits.memory_bytes and (used := tree_rss(self.process.pid)) > limits.memory_bytes:
@@ -210,14 +216,14 @@ class Running:
         self.function, self.child, self.workdir = function, child, workdir
         self.limits, self.label = limits, label
 
-    def result(self) -> dict[str, Any]:
-        """The child's answer.
+    def result(self, give_way: Callable[[int], float] | None = None) -> dict[str, Any]:
+        """The child's answer; for `give_way` see `Child.watch`.
 
         Raises:
             SeatrialError: the child's own error, as it raised it.
             ChildFailed: it crashed, hung, or used too much memory.
         """
-        verdict = self.child.watch(self.limits)
+        verdict = self.child.watch(self.limits, give_way)
         answer = _read_answer(self.workdir / "result.json")
         if answer and "error" in answer:
             error = from_dict(answer["error"])

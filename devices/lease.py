@@ -2,7 +2,7 @@
 
 A measurement takes it alone (`exclusive`), conversions share it (`shared`). It is an flock on a file of this
 user, so it ends with the process that holds it, however that ends. It keeps our own work apart, nobody
-else's.
+else's. Long work that shares it gives way (`Shared.give_way`): a measurement doesn't wait for a training's end.
 """
 
 from __future__ import annotations
@@ -10,16 +10,56 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import NotWritten
 
 Progress = Callable[[str], None]
 _HELD = threading.local()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A lease that is shared.
+
+    Attributes:
+        device: whose.
+        purpose: for those who wait.
+        descriptor: of the lock; None where an outer call of the thread holds it.
+    """
+
+    device: str
+    purpose: str
+    descriptor: int | None
+
+    def give_way(self, group: int) -> float:
+        """Where somebody wants the device alone: halt a group of processes and let go until that is over.
+
+        On Linux alone: elsewhere a halted process would outlive a parent that is killed.
+
+        Returns:
+            For how many seconds.
+        """
+        if self.descriptor is None or sys.platform != "linux" or not _is_wanted(self.device):
+            return 0.0
+        begun = time.monotonic()
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            with _wanted(self.device, fcntl.LOCK_SH):  # asleep until they are done
+                pass
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+            _sign(self.descriptor, self.purpose)
+        finally:
+            os.killpg(group, signal.SIGCONT)
+        return time.monotonic() - begun
 
 
 @contextmanager
@@ -34,10 +74,11 @@ def exclusive(device: str = "local", *, purpose: str = "", progress: Progress | 
 
 
 @contextmanager
-def shared(device: str = "local", *, purpose: str = "", progress: Progress | None = None) -> Iterator[None]:
+def shared(device: str = "local", *, purpose: str = "", progress: Progress | None = None) -> Iterator[Shared]:
     """Hold the device beside others that share it: conversions, proofs, anything that isn't timed."""
-    with _held(device, fcntl.LOCK_SH, purpose or "a conversion", progress):
-        yield
+    purpose = purpose or "a conversion"
+    with _held(device, fcntl.LOCK_SH, purpose, progress) as descriptor:
+        yield Shared(device, purpose, descriptor)
 
 
 def holder(device: str = "local") -> str | None:
@@ -72,35 +113,66 @@ def lease_file(device: str) -> Path:
 
 
 @contextmanager
-def _held(device: str, mode: int, purpose: str, progress: Progress | None) -> Iterator[None]:
+def _held(device: str, mode: int, purpose: str, progress: Progress | None) -> Iterator[int | None]:
     held: dict[str, int] = _HELD.__dict__.setdefault("modes", {})
     path = lease_file(device)
     now = held.get(str(path))
     if now == fcntl.LOCK_EX or now == mode:
-        yield
+        yield None
         return
     if now is not None:
         raise RuntimeError("this thread shares the lease and asks for it alone: give it back first")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    told: list[str] = []
+
+    def tell() -> None:
+        if progress and not told:
+            told.append(f"waiting for device {device!r}: {_holder(descriptor)}")
+            progress(told[0])
+
     try:
-        _take(descriptor, device, mode, progress)
-        held[str(path)] = mode
-        _sign(descriptor, purpose)
-        yield
+        with _wanted(device, mode, tell) if mode == fcntl.LOCK_EX else nullcontext():
+            _take(descriptor, mode, tell)
+            held[str(path)] = mode
+            _sign(descriptor, purpose)
+            yield descriptor
     finally:
         held.pop(str(path), None)
         os.close(descriptor)  # and with it the lock
 
 
-def _take(descriptor: int, device: str, mode: int, progress: Progress | None) -> None:
+@contextmanager
+def _wanted(device: str, mode: int, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A second lock, which those hold who want the device alone, from when they begin to wait: others see that."""
+    descriptor = os.open(_wish(device), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(descriptor, mode, tell)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_wanted(device: str) -> bool:
+    descriptor = os.open(_wish(device), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _wish(device: str) -> Path:
+    return lease_file(device).with_suffix(".wanted")
+
+
+def _take(descriptor: int, mode: int, tell: Callable[[], None]) -> None:
     try:
         fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-        return
     except BlockingIOError:
-        holder = _holder(descriptor)
-    if progress:
-        progress(f"waiting for device {device!r}: {holder}")
-    fcntl.flock(descriptor, mode)  # asleep until it is ours: polling would disturb what is being measured
+        tell()
+        fcntl.flock(descriptor, mode)  # asleep until it is ours: polling would disturb what is being measured
 
 
 def _sign(descriptor: int, purpose: str) -> None:

@@ -351,8 +351,9 @@ class Models:
         args = {"study": self.study.for_child, **args}
         # Another process may be asked the same at the same time, perhaps on another machine.
         log = self.folder / "log" / f"{task}-{content_id(args)}-{secrets.token_hex(4)}"
-        with lease.shared(purpose=label, progress=self.say):
-            return process.call(f"{_TASKS}:{task}", args, workdir=log, limits=limits, label=label, env=_PATIENT)
+        with lease.shared(purpose=label, progress=self.say) as held:
+            begun = process.start(f"{_TASKS}:{task}", args, workdir=log, limits=limits, label=label, env=_PATIENT)
+            return begun.result(held.give_way)
 
 
 def _deciding(budget: Budget) -> dict[str, Any]:

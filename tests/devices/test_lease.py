@@ -74,6 +74,47 @@ def test_nested_leases_of_a_thread_are_free_but_no_way_up():
         pass
 
 
+COUNT = """
+import sys, time
+while True:
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{time.monotonic()}\\n")
+    time.sleep(0.005)
+"""
+WORK = """
+import subprocess, sys
+from pathlib import Path
+from seatrial.core.process import Child, Limits
+from seatrial.devices import lease
+with lease.shared(purpose="long work") as held:
+    child = Child([sys.executable, "-c", sys.argv[1], sys.argv[2]], Path(sys.argv[2] + ".log"))
+    print("held", flush=True)
+    print(child.watch(Limits(float(sys.argv[3])), held.give_way).kind, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+def test_long_work_gives_way_to_a_measurement_and_loses_no_time_by_it(tmp_path):
+    ticks = tmp_path / "ticks"
+    argv = [sys.executable, "-P", "-c", WORK, COUNT, str(ticks), "1.5"]
+    worker = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout and worker.stdout.readline() == "held\n"
+    while not ticks.exists():
+        time.sleep(0.01)
+    asked = time.monotonic()
+    with lease.exclusive():
+        begun = time.monotonic()
+        time.sleep(2.0)
+        ended = time.monotonic()
+    assert begun - asked < 1.0, "it doesn't wait for the work's end"
+    assert worker.stdout.readline() == "timeout\n"
+    worker.wait()
+    times = [float(line) for line in ticks.read_text().split()]
+    assert not [t for t in times if begun < t < ended], "nothing runs beside a measurement"
+    after = [t for t in times if t > ended]
+    assert len(after) > 20, "it went on, and the pause was no part of its 1.5 s"
+
+
 def test_two_threads_exclude_each_other():
     with lease.exclusive():
         failed: list[Exception] = []
