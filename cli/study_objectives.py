@@ -154,14 +154,11 @@ def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None
     if old in added.estimates and old != chosen["id"]:
         lines.append(f"against the old winner: {_against(added, chosen, study.candidate(str(old)))}")
         difference = study.difference(name, chosen["id"], str(old))
-        if difference and difference.low is not None and difference.high is not None:
-            word = "" if difference.low > 0 or difference.high < 0 else ": NOT decided, chance can explain it"
-            lines.append(f"difference over the same examples: {span(difference)}{word}")
+        if difference:
+            lines.append(f"difference over the same examples: {_decided(difference, 0)}")
         ratio = study.ratio(name, chosen["id"], str(old)) if added.objective.device else None
         if ratio and added.objective.measure == "latency_ms":
-            decided = ratio.low is not None and ratio.high is not None and (ratio.high < 1 or ratio.low > 1)
-            word = "" if decided else ": NOT decided, chance can explain it"
-            lines.append(f"its time there over the old winner's: {span(ratio)}{word}")
+            lines.append(f"its time there over the old winner's: {_decided(ratio, 1)}")
     elif old == chosen["id"]:
         lines.append(
             "it is the old winner, as this device runs it" if added.stands_for else "it is the old winner, too"
@@ -169,6 +166,12 @@ def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None
     if added.objective.matrix:
         lines += _costs(study, added, chosen, str(old))
     return lines
+
+
+def _decided(found: Estimate, at: float) -> str:
+    """A value with its interval, and whether that says on which side of `at` it is."""
+    sure = found.low is not None and found.high is not None and (found.low > at or found.high < at)
+    return span(found) + ("" if sure else ": NOT decided, chance can explain it")
 
 
 def _against(added: Added, new: dict[str, Any], old: dict[str, Any]) -> str:

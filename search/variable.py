@@ -136,10 +136,18 @@ class Variable:
         return (x - low) / (high - low) if high > low else 0.0
 
     def at(self, share: float) -> Any:
-        """The value of a range that is nearest to a share of it."""
+        """The value that stands nearest to a share of the way from the first to the last."""
+        if self.choices:
+            return self.choices[round(share * (len(self.choices) - 1))]
         if self.log:
             return self._nearest(math.exp(math.log(self.low) + share * math.log(self.high / self.low)))
         return self._nearest(self.low + share * (self.high - self.low))
+
+    @property
+    def falls(self) -> bool:
+        """Whether it lists numbers downwards."""
+        first, last = (self.choices[0], self.choices[-1]) if self.choices else (None, None)
+        return self.ordered and isinstance(first, int | float) and first > last
 
     def sample(self, rng: np.random.Generator) -> Any:
         """A random value."""

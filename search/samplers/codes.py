@@ -76,15 +76,8 @@ class Codes:
 
     def _at(self, share: float) -> list[tuple[int, float]]:
         """The place of each ordered variable there; numbers that are listed downwards are counted from their end."""
-        found = []
-        for i, variable in enumerate(self.variables):
-            if variable.choices and variable.ordered:
-                last = len(variable.choices) - 1
-                down = isinstance(variable.choices[0], int | float) and variable.choices[0] > variable.choices[-1]
-                found.append((i, float(round((1 - share if down else share) * last))))
-            elif variable.ordered:
-                found.append((i, variable.place(variable.at(share))))
-        return found
+        ordered = [(i, v) for i, v in enumerate(self.variables) if v.ordered]
+        return [(i, v.place(v.at(1 - share if v.falls else share))) for i, v in ordered]
 
     def mutate(self, rows: Array, rng: np.random.Generator) -> Array:
         """A neighbour of each row: one variable has another value, sometimes more. Forbidden ones are left out."""
