@@ -146,8 +146,8 @@ class Variable:
     @property
     def falls(self) -> bool:
         """Whether it lists numbers downwards."""
-        first, last = (self.choices[0], self.choices[-1]) if self.choices else (None, None)
-        return self.ordered and isinstance(first, int | float) and first > last
+        first, last = (self.choices or (0,))[0], (self.choices or (0,))[-1]
+        return bool(self.ordered and isinstance(first, int | float) and first > last)
 
     def sample(self, rng: np.random.Generator) -> Any:
         """A random value."""
