@@ -29,12 +29,11 @@ import numpy as np
 from common import heading
 from seatrial.exporter.program import Program
 from seatrial.exporter.proof.prove import Prover
-from seatrial.search.evaluate import UNTRAINED
 from seatrial.search.explore import Exploring, opened
 from seatrial.search.fronts import hypervolume
 from seatrial.search.models import elastic
 from seatrial.search.models.fidelity import fidelity
-from seatrial.search.roster import Roster, Tried
+from seatrial.search.roster import UNTRAINED, Roster, Tried
 from seatrial.search.trials import Trial
 
 ROOT = Path(__file__).resolve().parent.parent

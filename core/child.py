@@ -42,10 +42,12 @@ def _guard_group() -> None:
     if os.getpgid(0) != leader or os.fork():
         return
     os.closerange(0, 1 << 16)  # a pipe of ours must end with us
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    _on_parents_death(signal.SIGTERM)
-    if os.getppid() == leader:
-        signal.sigwait({signal.SIGTERM})
+    # SIGCONT wakes it where the whole group was halted; the group gets one too when it may go on.
+    woken = {signal.SIGTERM, signal.SIGCONT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, woken)
+    _on_parents_death(signal.SIGCONT)
+    while os.getppid() == leader:
+        signal.sigwait(woken)
     os.killpg(leader, signal.SIGKILL)
 
 

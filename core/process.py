@@ -65,7 +65,7 @@ class Child:
         stdin: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self.log = log
+        self.log, self.halted_s = log, 0.0
         self.verdict: Exit | None = None
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
@@ -118,7 +118,8 @@ class Child:
         pause = 0.01
         try:
             while self.process.poll() is None:
-                deadline += give_way(self.process.pid) if give_way else 0.0
+                halted = give_way(self.process.pid) if give_way else 0.0
+                deadline, self.halted_s = deadline + halted, self.halted_s + halted
                 if time.monotonic() > deadline:
                     self.kill(Exit("timeout", f"no end after {limits.timeout_s:g} s"))
                 elif limits.memory_bytes and (used := tree_rss(self.process.pid)) > limits.memory_bytes:

@@ -62,7 +62,7 @@ def load(
     asked = f"{what} data {path}"
     check_readable(path, asked)
     if path.is_dir():
-        return _folder(path, inputs, preprocess, asked, classes)
+        return _folder(path, inputs, preprocess, what, classes)
     if path.suffix == ".npz":
         return _npz(path, inputs, asked)
     raise UsageError(asked, "neither a folder nor an .npz file", "give a folder of pictures, or an .npz")
@@ -72,9 +72,10 @@ def _folder(
     path: Path,
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,
-    asked: str,
+    what: str,
     classes: Sequence[str] | None,
 ) -> Data:
+    asked = f"{what} data {path}"
     try:
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     except OSError as error:
@@ -90,16 +91,18 @@ def _folder(
     feeds = [{inputs[0].name: preprocess.load(file)} for file in files]
     _check_shapes(feeds[0], inputs, asked)
     key = content_id([preprocess.to_dict(), [[p.name, file_sha256(p)] for p in files]])
-    labels = _labels(path, files, asked, list(classes or ()))
+    labels = _labels(path, files, what, list(classes or ()))
     return Data(path.name, key, feeds, labels, [str(p.relative_to(path)) for p in files])
 
 
-def _labels(path: Path, files: list[Path], asked: str, classes: list[str]) -> list[int] | None:
-    table = path / "labels.csv"
+def _labels(path: Path, files: list[Path], what: str, classes: list[str]) -> list[int] | None:
+    asked, table = f"{what} data {path}", path / "labels.csv"
     if not table.exists():
         folders = [file.parent.name for file in files]
-        labelled = all(name.isdigit() for name in folders) or any(name in classes for name in folders)
-        return _numbers(folders, classes, asked) if labelled else None
+        known = [name.isdecimal() or name in classes for name in folders]
+        # Calibration needs no labels; elsewhere a folder that is none beside some that are is a slip.
+        slip = any(name in classes for name in folders) and what != "calibration"
+        return _numbers(folders, classes, asked) if all(known) or slip else None
     try:
         with table.open(newline="") as file:
             rows = {row["file"]: row["label"] for row in csv.DictReader(file)}
@@ -117,12 +120,12 @@ def _labels(path: Path, files: list[Path], asked: str, classes: list[str]) -> li
 
 def _numbers(names: list[str], classes: list[str], asked: str) -> list[int]:
     """Classes by their numbers, or their names where these are known."""
-    strange = sorted({name for name in names if not name.isdigit() and name not in classes})
+    strange = sorted({name for name in names if not name.isdecimal() and name not in classes})
     if strange:
         told = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
         own = f", or the model's classes: {', '.join(classes[:10])}" if classes else ""
         raise UsageError(asked, f"no class is called {told}", f"labels are whole numbers from 0{own}")
-    return [int(name) if name.isdigit() else classes.index(name) for name in names]
+    return [int(name) if name.isdecimal() else classes.index(name) for name in names]
 
 
 def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:

@@ -16,13 +16,14 @@ from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
 from .candidate import LOCAL, key_text
 from .choose import Demand, nearest
-from .evaluate import ALL_LOSS, GIVEN, INHERITED, UNTRAINED
+from .evaluate import ALL_LOSS, GIVEN, INHERITED
 from .findings import Findings, by_arm
 from .fronts import SURE, Fronts
+from .judge import judge
 from .making import making
 from .objectives import Objective
 from .on_device import restricts
-from .roster import TUNED, Tried
+from .roster import TUNED, UNTRAINED, Tried
 from .run import nothing
 from .study import FILE, Study
 from .trials import Trial, feasible
@@ -51,6 +52,7 @@ def conclude(search: Exploring, command: str) -> Study:
         models = _models(search)
         first = fronts(search, models, [])
     variants = _variants(search, first)
+    judge(search, [objective for objective in search.judged if objective.device])
     search.time_again([*first.finalists, *variants], search.trials.all(), search.effort.seed + 1)
     found = fronts(search, models, search.trials.launches("confirm"))
     facts = {

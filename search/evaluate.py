@@ -25,7 +25,7 @@ from .making import arm_of, making
 from .models.api import Facts, Models, Result
 from .models.tasks import own_failure
 from .objectives import Objective
-from .roster import TUNED, Roster, Tried
+from .roster import TUNED, UNTRAINED, Roster, Tried
 from .space import Values, values_id
 from .studyfile import Effort, StudyFile
 from .trials import AGAIN, Trial, feasible
@@ -35,8 +35,6 @@ PRECISION = "precision"
 """The variable of a deployment, beside those of the model."""
 TARGETS = ("onnxruntime", "openvino", "tflite")
 UNRESTRICTED = DeviceProfile("this machine as it is")
-UNTRAINED = "-untrained"
-"""Behind a model's key: the same graph before training, for its times."""
 GIVEN, INHERITED, FINETUNED, ALONE = "given", "inherited", "finetuned", "alone"
 """Where weights come from: a pool's model, the shared training, a short one from that, one of its own."""
 ALL_LOSS = 1.0
@@ -115,7 +113,8 @@ def _devices(study: StudyFile, asked: str) -> dict[str, DeviceProfile]:
         own = text.endswith(".toml")
         name = Path(text).stem if own else text
         if name in found or (own and name == LOCAL):
-            raise UsageError(f"{asked}: devices", f"{name} twice", "give each device a name of its own")
+            found_ = f"{name} is the machine as it is" if name == LOCAL else f"{name} twice"
+            raise UsageError(f"{asked}: devices", found_, "give each device a name of its own")
         beside = str(study.path.resolve().parent / text) if own else text
         found[name] = UNRESTRICTED if name == LOCAL else device_profile(beside)
         _ = found[name].core_set
@@ -132,15 +131,21 @@ class Evaluator:
         deployments: of every model.
         effort: how much data.
         way: where weights come from.
+        judged: added objectives that new models are judged by, see `judge`.
     """
 
     def __init__(
-        self, underway: Underway, models: Models, roster: Roster, deployments: Deployments, effort: Effort, way: str
+        self,
+        underway: Underway,
+        models: Models,
+        roster: Roster,
+        deployments: Deployments,
+        effort: Effort,
+        way: str,
+        judged: Sequence[Objective] = (),
     ) -> None:
         self.underway, self.models, self.roster = underway, models, roster
-        self.deployments, self.effort, self.way = deployments, effort, way
-        self.judged: list[Objective] = []
-        """Objectives of the search that were added to the study."""
+        self.deployments, self.effort, self.way, self.judged = deployments, effort, way, judged
 
     def look(self, values: Values) -> Tried | None:
         """Time a model before it is trained; None where another process does."""

@@ -21,10 +21,10 @@ from ..devices.facts import host_facts
 from ..devices.sitting import PROTOCOL
 from ..devices.store import Store
 from ..targets import require
-from . import samplers, studyfile
+from . import on_device, samplers, studyfile
 from .candidate import Candidate
 from .conclude import conclude
-from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, UNTRAINED, Deployments, Evaluator
+from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, Deployments, Evaluator
 from .findings import Latency, row_of
 from .folder import alone, study_folder, sweep
 from .goals import LOGARITHMIC, Goals
@@ -36,7 +36,7 @@ from .models.api import Models
 from .objectives import Estimate, Objective
 from .progress import Progress, text_of
 from .ranks import Ranks
-from .roster import TUNED, Roster, Tried
+from .roster import TUNED, UNTRAINED, Roster, Tried
 from .samplers import Sampler
 from .samplers.base import Known
 from .space import Space, Values
@@ -170,6 +170,8 @@ class Exploring(Underway):
         self.trials.forget_failed(self.roster.forget_failed())
         self.begun = time.monotonic()
         self.tune = False
+        added = [objective for name, objective in goals.added.items() if name in goals.all]
+        self.judged = [objective for objective in added if objective.data or objective.device]
         self._own: list[Objective] = []
         self._later: list[Tried] = []
         self._begun = False
@@ -200,10 +202,11 @@ class Exploring(Underway):
 
     def begin(self) -> None:
         """Train what models share, unless that is done; have samplers."""
-        self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, self._way())
-        self.evaluator.judged = [o for name, o in self.goals.added.items() if name in self.goals.all]
-        with alone(self.folder):  # some models may have come after they were added
-            judge(self, self.evaluator.judged)
+        way = self._way()
+        self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, way, self.judged)
+        if self.judged:
+            with alone(self.folder):  # some models may have come after they were added
+                judge(self, self.judged)
         self._price = price(self.work, [], {}) if self._before else None  # an earlier run may have found it
         self.samplers = {place: self._sampler(place) for place in self.deployments.places}
 
@@ -355,7 +358,12 @@ class Exploring(Underway):
                 self._own = self.goals.objectives(views.program)
                 for objective in self._own:
                     views.kept.add(objective)
-            return {name: views.estimates(name) for name in self.goals.all}
+            found = {name: views.estimates(name) for name in self.goals.all}
+            for objective in self.judged:
+                if objective.device:  # of some that are the same there one alone was timed
+                    every = on_device.for_all(objective, list(trials.values()), found[objective.name])
+                    found[objective.name] = every
+            return found
 
     def _line(self, one: Tried) -> str:
         """What became of a model, and how things stand."""

@@ -102,7 +102,7 @@ class Goals:
         return str(table.get("direction") or ("min" if "cost" in table else _natural(table)))
 
     def measure(self, name: str) -> str:
-        """What an objective measures, whatever it is called."""
+        """What an added objective measures; of others their name."""
         return self.added[name].measure if name in self.added else name
 
     @property
@@ -124,7 +124,8 @@ class Goals:
             UsageError: which.
         """
         own = {name for name, objective in self.added.items() if objective.data}
-        unknown = [name for name in self.all if name not in own and self.measure(name) in MEASURES]
+        about = {*MEASURES, *self.described}
+        unknown = [name for name in self.all if name not in own and self.measure(name) in about]
         if unknown:
             todo = f"define load_data(part), or choose others: {', '.join(UNLABELLED)}"
             raise UsageError(f"{asked}: objectives", f"{unknown[0]} without labelled data", todo)

@@ -9,7 +9,8 @@ from ..exporter.program import Program
 from . import on_device
 from .again import examples_of
 from .objectives import Objective
-from .replay import kept_examples, replay
+from .replay import kept_examples, replay, replayed_file, taken
+from .roster import UNTRAINED
 from .trials import Trial, feasible
 from .underway import Underway
 
@@ -21,23 +22,20 @@ def judge(up: Underway, wanted: Iterable[Objective], model: str | None = None) -
 
     Args:
         up: the search.
-        wanted: objectives that need something run; others are left alone.
-        model: only its artifacts; by default all that are stored.
+        wanted: objectives with examples or a device of their own.
+        model: whose failures are said; by default those of all that are stored.
 
     Raises:
-        UsageError: the examples that the study kept are gone, or changed.
         NothingMeasured: what all are held against failed on the device.
+        UsageError: it is none of the study's candidates any more.
     """
-    some = [objective for objective in wanted if objective.data or objective.device]
-    if not some:
-        return
-    able = feasible(list(up.trials.all().values()))
-    mine = [trial for trial in able if model in (None, trial.candidate.model)]
-    for objective in some:
-        failed = _replayed(up, objective, mine) if objective.data else {}
-        if objective.device:
-            # All of them: the first launch's reference may be any.
+    for objective in wanted:
+        able = [t for t in feasible(list(up.trials.all().values())) if not t.candidate.model.endswith(UNTRAINED)]
+        mine = [trial for trial in able if model in (None, trial.candidate.model)]
+        if objective.device:  # all of them: the first launch's reference may be any
             failed = on_device.time_in(up, objective, able, screen=True).failed
+        else:
+            failed = _replayed(up, objective, mine)
         labels = {trial.candidate.label for trial in mine}
         for label, why in failed.items():
             if label in labels:
@@ -45,18 +43,22 @@ def judge(up: Underway, wanted: Iterable[Objective], model: str | None = None) -
 
 
 def _replayed(up: Underway, objective: Objective, trials: Sequence[Trial]) -> dict[str, str]:
+    """Run those that weren't run; why, by label, of each that could not be."""
     assert objective.data
+    id = str(objective.data["id"])
     programs = {t.candidate.model: Program.load(up.folder / t.work / "program") for t in trials}
-    path = kept_examples(up.folder, objective.data["id"])
+    kinds: dict[str, list[Trial]] = {}
+    for trial in trials:
+        program = programs[trial.candidate.model]
+        if not replayed_file(up.folder, id, trial, program).exists():
+            kinds.setdefault(taken(program), []).append(trial)
     failed: dict[str, str] = {}
-    for model, program in programs.items():
-        own = [trial for trial in trials if trial.candidate.model == model]
+    for some in kinds.values():
         try:
-            given = examples_of(path, [program])
+            given = examples_of(kept_examples(up.folder, id), [programs[some[0].candidate.model]])
+            if given.id != id:
+                raise UsageError(f"the objective {objective.name!r}", "its examples have changed", "add it anew")
+            failed |= replay(up.folder, given, some, programs.__getitem__, up.say)[1]
         except UsageError as error:
-            failed |= {trial.candidate.label: f"{error.found}; {error.todo}" for trial in own}
-            continue
-        if given.id != objective.data["id"]:
-            raise UsageError(f"the objective {objective.name!r}", f"{path} has changed", "add it again by another name")
-        failed |= replay(up.folder, given, own, programs.__getitem__, up.say)[1]
+            failed |= {trial.candidate.label: f"{error.found}; {error.todo}" for trial in some}
     return failed

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import NothingMeasured
+from ..core.errors import NothingMeasured, UsageError
 from ..core.ids import content_id
 from ..core.process import Limits
 from ..devices.arms import Arm
@@ -23,7 +23,7 @@ from .folder import study_folder
 from .making import arm_of
 from .objectives import Estimate, Objective, timed
 from .replay import plainness
-from .trials import Trial
+from .trials import Trial, feasible
 from .underway import Underway
 
 Say = Callable[[str], None]
@@ -94,22 +94,26 @@ def time_in(up: Underway, objective: Objective, able: Sequence[Trial], screen: b
     """
     asked = [t for t in able if objective.targets is None or t.candidate.target in objective.targets]
     profile, stage = _profile(objective), stage_of(objective)
-    stands_for = _stand_ins(asked, profile)
+    launches = up.trials.launches(stage)
+    before = len(launches)
+    seen = {name for launch in launches for name in launch.arms}
+    stands_for = _stand_ins(asked, profile, seen)
     known = {t.id: t for t in asked if t.id not in stands_for}
     arms = {id: _there(arm_of(up.folder, trial), profile) for id, trial in known.items()}
     groups: dict[str, list[str]] = {}
     for id, trial in known.items():
         groups.setdefault(trial.candidate.target, []).append(id)
-    launches = up.trials.launches(stage)
-    before = len(launches)
 
     def due() -> race.Next:
         step = race.plan(launches, groups)
         return step if not screen or step.rounds == race.SCREEN_ROUNDS else race.Next([])
 
     if due().ids:
-        first = arms[_reference(up, stage, known, arms)].named(race.REFERENCE)
         with up.sitting(stage, 0) as sitting, up.timed("measure on devices"):
+            launches[:] = up.trials.launches(stage)  # another process may have timed some while we waited
+            before = len(launches)
+            trial = _reference(up, stage, able, list(known.values()), profile)
+            first = _there(arm_of(up.folder, trial), profile).named(race.REFERENCE)
             sitting.keep(first)
             while (step := due()).ids:
                 labels = ", ".join(known[id].candidate.label for id in step.ids)
@@ -199,29 +203,68 @@ def _there(arm: Arm, profile: DeviceProfile) -> Arm:
     return replace(arm, settings=settings, limits=profile.limits)
 
 
-def _stand_ins(asked: Sequence[Trial], profile: DeviceProfile) -> dict[str, str]:
-    """Who is another one there, and which: one that has the device's settings already, else the plainest."""
-    same: dict[str, list[tuple[bool, Trial]]] = {}
+def _same(asked: Sequence[Trial], profile: DeviceProfile) -> list[list[Trial]]:
+    """Candidates that are the same there, together."""
+    same: dict[str, list[Trial]] = {}
     for trial in asked:
-        own = dict(trial.candidate.settings)
-        settings = {**own, **profile.settings_of(trial.candidate.target)}
-        key = content_id([trial.candidate.target, trial.artifact_id, trial.candidate.precision, settings])
-        same.setdefault(key, []).append((settings != own, trial))
+        key = content_id([trial.candidate.target, trial.artifact_id, trial.candidate.precision, _set(trial, profile)])
+        same.setdefault(key, []).append(trial)
+    return list(same.values())
+
+
+def _set(trial: Trial, profile: DeviceProfile) -> dict[str, Any]:
+    """A trial's settings there."""
+    return {**dict(trial.candidate.settings), **profile.settings_of(trial.candidate.target)}
+
+
+def _stand_ins(asked: Sequence[Trial], profile: DeviceProfile, seen: Collection[str]) -> dict[str, str]:
+    """Who is another one there, and which: one that was timed, else that has the device's settings, is the plainest."""
+
+    def order(trial: Trial) -> tuple[Any, ...]:
+        return trial.id not in seen, _set(trial, profile) != dict(trial.candidate.settings), plainness(trial)
+
     found: dict[str, str] = {}
-    for rows in same.values():
-        _, first = min(rows, key=lambda row: (row[0], plainness(row[1])))
-        found |= {trial.id: first.id for _, trial in rows if trial is not first}
+    for some in _same(asked, profile):
+        first = min(some, key=order)
+        found |= {trial.id: first.id for trial in some if trial is not first}
     return found
 
 
-def _reference(up: Underway, stage: str, known: Mapping[str, Trial], arms: Mapping[str, Arm]) -> str:
-    """What every launch holds: that of the first one stays; else the smallest default, which fits if anything does."""
-    for row in up.store.find(session=up.trials.session(stage), launch=0, arm=race.REFERENCE):
-        was = row["facts"]["arm"]
-        for id, arm in arms.items():
-            if (arm.artifact_id, dict(arm.settings)) == (was["artifact_id"], was["settings"]):
-                return id
-    return min(known, key=lambda id: (not known[id].candidate.is_default, known[id].size_bytes or 0, id))
+def for_all(objective: Objective, trials: Sequence[Trial], found: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Estimates on an objective's device also of candidates that are the same there as one that was timed.
+
+    Args:
+        objective: it has a device.
+        trials: who may have one.
+        found: of those that were timed, by id.
+    """
+    every = dict(found)
+    for some in _same(feasible(trials), _profile(objective)):
+        timed_ones = [found[trial.id] for trial in some if trial.id in found]
+        if timed_ones:
+            most = max(timed_ones, key=lambda estimate: estimate.n or 0)
+            every |= {trial.id: most for trial in some if trial.id not in found}
+    return every
+
+
+def _reference(
+    up: Underway, stage: str, able: Sequence[Trial], known: Sequence[Trial], profile: DeviceProfile
+) -> Trial:
+    """What every launch holds: that of the first one stays; else the smallest default, which fits if anything does.
+
+    Raises:
+        UsageError: that of the first launch isn't among the candidates any more.
+    """
+    whole = up.trials.session(stage).partition("@")[0]
+    stored = [row for row in up.store.sessions(whole) if row["arm"] == race.REFERENCE]
+    if not stored:
+        return min(known, key=lambda t: (not t.candidate.is_default, t.size_bytes or 0, t.id))
+    was = stored[0]["facts"]["arm"]
+    for trial in able:
+        if (trial.artifact_id, _set(trial, profile)) == (was["artifact_id"], was["settings"]):
+            return trial
+    found = "what its first launch held all others against is none of its candidates any more"
+    raise UsageError(f"the study {up.folder}", found, "search again with --overwrite")
 
 
 def _launched(sitting: Sitting, arms: list[Arm], rounds: int, objective: Objective) -> Launch:

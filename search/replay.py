@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,19 +101,23 @@ def keep_examples(folder: Path, path: Path, data: Examples) -> None:
         path: of the examples.
         data: the same, read.
     """
-    place = _place(folder, data.id)
+    place, path = _place(folder, data.id), path.resolve()
     kept = place / "given"
     if kept.exists():
         return
     with writing(f"the study {folder}"):
-        part = place / "given.part"
-        shutil.rmtree(part, ignore_errors=True)
+        part = place / f"given-{secrets.token_hex(4)}.part"
         names = [*(data.names or ()), *(["labels.csv"] if (path / "labels.csv").is_file() else [])]
         for file in [path / name for name in names] or [path]:
             out = part / path.name / file.relative_to(path)
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, out)
-        part.rename(kept)
+        try:
+            part.rename(kept)
+        except OSError:
+            if not kept.exists():  # else another process kept the same
+                raise
+            shutil.rmtree(part)
 
 
 def kept_examples(folder: Path, data: str) -> Path:

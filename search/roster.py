@@ -38,8 +38,8 @@ claims = sa.Table(
     sa.Column("until", sa.Float, nullable=False),  # seconds since the epoch, by the database's clock where it has one
     sa.Column("data", sa.Text, nullable=False),  # JSON of its values
 )
-TUNED = "-tuned"
-"""Behind a model's key: what it inherited, trained a little further."""
+TUNED, UNTRAINED = "-tuned", "-untrained"
+"""Behind a model's key: what it inherited, trained a little further; the same graph before training, for its times."""
 LEASE_S = 60.0
 """A claim from another machine that nobody renewed for so long is free: its owner is dead, or its machine is."""
 

@@ -201,10 +201,11 @@ class Models:
         begun = start.folder.parent.name if start else ""
         out = self.folder / "trained" / f"{key}-{content_id([_deciding(budget), begun])}"
         if not (out / RESULT).exists():
-            args = {"values": dict(values), "budget": asdict(budget), "state": str(self._state(out)), "out": str(out)}
+            args: dict[str, Any] = {"values": dict(values), "budget": asdict(budget), "out": str(out)}
+            args |= {"state": str(self._state(out)), "start": str(start.folder) if start else None}
             label = f"training candidate {key}{why}"
             try:
-                self._call("train", args | {"start": str(start.folder) if start else None}, budget.limits, label)
+                _shorten(out / RESULT, self._call("train", args, budget.limits, label)["halted_s"])
             except SeatrialError as error:
                 if not own_failure(error):
                     raise
@@ -353,7 +354,7 @@ class Models:
         log = self.folder / "log" / f"{task}-{content_id(args)}-{secrets.token_hex(4)}"
         with lease.shared(purpose=label, progress=self.say) as held:
             begun = process.start(f"{_TASKS}:{task}", args, workdir=log, limits=limits, label=label, env=_PATIENT)
-            return begun.result(held.give_way)
+            return {**begun.result(held.give_way), "halted_s": begun.child.halted_s}
 
 
 def _deciding(budget: Budget) -> dict[str, Any]:
@@ -368,6 +369,14 @@ def _result(values: Values, key: str, folder: Path) -> Result:
         return Result(dict(values), key, "ok", folder)
     known = {name: held[name] for name in ("accuracy", "n", "seconds", "epochs")}
     return Result(dict(values), key, "ok", folder, loss=tuple(held["loss"]), **known)
+
+
+def _shorten(file: Path, halted_s: float) -> None:
+    """Let a training's seconds be those in which it ran, not those in which it was halted for a measurement."""
+    if halted_s:
+        held = json.loads(file.read_text())
+        with whole_file(file) as part:
+            part.write_text(json.dumps({**held, "seconds": max(held["seconds"] - halted_s, 0.0)}))
 
 
 def _failed(values: Values, key: str, folder: Path, error: SeatrialError) -> Result:

@@ -421,13 +421,15 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def load(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8), size: int = 8, known: bool = True, classes=None):
+def load(
+    path: Path, shape: tuple[int, ...] = (1, 3, 8, 8), size: int = 8, known: bool = True, classes=None, what="evaluate"
+):
     from seatrial.core.specs import TensorSpec
     from seatrial.exporter import data
     from seatrial.exporter.images import Preprocess
 
     inputs = [TensorSpec("x", "float32", shape)]
-    return data.load(path, inputs, Preprocess(size) if known else None, "calibration", classes)
+    return data.load(path, inputs, Preprocess(size) if known else None, what, classes)
 
 
 def refused(path: Path, *words: str, **options) -> None:
@@ -506,6 +508,7 @@ def test_labels_are_numbers_or_names_of_classes(photos):
     assert load(folder).labels is None, "not all of them are numbers"
     (folder / "bee").rename(folder / "wasp")
     refused(folder, "wasp", "cow, ant, bee", classes=classes)
+    assert load(folder, classes=classes, what="calibration").labels is None, "it needs none"
     (folder / "labels.csv").write_text("file,label\nwasp/0.png,bee\nant/1.png,1\n0/2.png,cow\n")
     assert sorted(load(folder, classes=classes).labels) == [0, 1, 2]
 

@@ -285,7 +285,8 @@ process.call("jobs:hang", {"path": sys.argv[1]}, workdir=Path(sys.argv[2]), labe
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own word on a parent's death is Linux's")
-def test_a_killed_parent_takes_its_child_along(tmp_path: Path, env: dict[str, str]):
+@pytest.mark.parametrize("halted", [False, True])
+def test_a_killed_parent_takes_its_child_along(tmp_path: Path, env: dict[str, str], halted: bool):
     path = tmp_path / "pids"
     argv = [sys.executable, "-P", "-c", PARENT, str(path), str(tmp_path / "work")]
     parent = subprocess.Popen(argv, env={**os.environ, **env})
@@ -294,6 +295,8 @@ def test_a_killed_parent_takes_its_child_along(tmp_path: Path, env: dict[str, st
         wait_for(path.exists)
         wait_for(lambda: path.read_text().endswith("]"))
         pids = json.loads(path.read_text())
+        if halted:  # as a training is while another process measures
+            os.killpg(os.getpgid(pids[0]), signal.SIGSTOP)
         parent.kill()
         parent.wait()
         for pid in pids:

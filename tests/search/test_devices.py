@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_they_are_shown_apart(study: Study, main: Any, tmp_path: Path) -> None:
     assert "OpenVINO on one-core" in page
     done = main("study", "export", study.folder, "--csv", tmp_path / "all.csv")
     assert done.code == 0 and "one-core" in (tmp_path / "all.csv").read_text()
+
+
+def test_an_objective_on_one_device_is_known_of_deployments_on_others(study: Study, main: Any, tmp_path: Path) -> None:
+    """An artifact is timed there once for all of them."""
+    out = shutil.copytree(study.folder, tmp_path / "out")
+    done = main("study", "objectives", "add", out, "there", "--device", "one-core")
+    assert done.code == 0, done.err
+    ended = follow(begin(study.folder.parent / "study.py", out, "--objective", "there,size_bytes"))
+    assert ended.code == 0, ended.error + "\n".join(ended.lines)
+    assert set(Study.read(out).document["fronts"]) == {*HERE, *ONE}
 
 
 @pytest.mark.parametrize(

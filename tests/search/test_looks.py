@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import searches
 from seatrial.devices.store import Store
-from seatrial.search.evaluate import UNTRAINED
 from seatrial.search.looks import LOOKS, PRICED, price
-from seatrial.search.roster import Roster, Tried
+from seatrial.search.roster import UNTRAINED, Roster, Tried
 from seatrial.search.study import Study
 
 MORE = """

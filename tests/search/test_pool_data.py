@@ -270,9 +270,12 @@ def test_models_that_come_after_an_objective_are_known_by_it(
     expected = {name: accuracy(name, pixels, labels) for name in ("good.onnx", "worse.onnx")}
     assert values(study, study.estimates("failures")) == pytest.approx(expected)
     assert set(values(study, study.estimates("there"))) == set(NOISES)
-    assert source(study, study.candidate(study.winners["best"])) == "good.onnx"
+    chosen = study.candidate(study.winners["best"])
+    assert chosen["values"].keys() == set(goals), "whoever is chosen is known by both"
     refused = [line for line in said if line.startswith("not known by failures")]
     assert len(refused) == 2 and all("[1, 3, 8, 8]" in line for line in refused), "small takes another size"
+    first_arms = [row["facts"]["arm"] for row in measured(study, "on-") if row["arm"] == race.REFERENCE]
+    assert len(first_arms) > 1 and len({arm["artifact_id"] for arm in first_arms}) == 1, "all against the same one"
     again: list[str] = []
     explore(folder / "study.py", output=tmp_path / "out", effort={"evaluations": 4}, objectives=goals, say=again.append)
     assert not [line for line in again if line.startswith(("replaying", "timing on"))]
