@@ -48,7 +48,8 @@ def command(
 ) -> None:
     """Search runtimes, precisions, threads and optimisation levels for the fastest proven form of MODEL.
 
-    Where MODEL is a study file, its models are searched too, by its objectives and constraints, for each target.
+    Where MODEL is a study file, its models are searched too, by its objectives and constraints, for each
+    target and device.
     Writes OUTPUT/best and one bundle per target, report.html and study.json. The same command again goes on
     where it stopped.
 

@@ -13,8 +13,8 @@ from . import ui
 @click.command("export")
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--csv", type=click.Path(path_type=Path), metavar="FILE", help="A table with one row for each candidate.")
-@click.option("--optuna", metavar="URL", help="An Optuna study for each target: sqlite:///study.db")
-@click.option("--name", help="The Optuna studies are NAME-TARGET. [the study's title]")
+@click.option("--optuna", metavar="URL", help="An Optuna study for each target and device: sqlite:///study.db")
+@click.option("--name", help="The Optuna studies are NAME-TARGET or NAME-TARGET@DEVICE. [the study's title]")
 @click.option("--overwrite", is_flag=True, help="Replace Optuna studies of these names.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def command(

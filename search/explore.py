@@ -54,7 +54,7 @@ WAIT_S = 0.5
 
 
 def explore(file: Path | str, *, output: Path | str, command: str = "", **options: Any) -> Study:
-    """Search the models of a study file for each of its targets; pack the chosen ones into `output`.
+    """Search the models of a study file for each of its targets and devices; pack the chosen ones into `output`.
 
     Args:
         file: see `studyfile.read`.

@@ -89,7 +89,7 @@ class Study:
 
     @property
     def winners(self) -> dict[str, str]:
-        """``best`` and each target's name → id of the chosen candidate."""
+        """``best`` and each target, or ``TARGET@DEVICE`` → id of the chosen candidate."""
         chosen = self.document["chosen"]
         found = {name: entry["id"] for name, entry in chosen["per_target"].items()}
         return {"best": chosen["overall"], **found} if chosen["overall"] else found

@@ -35,7 +35,7 @@ def write_optuna(
     Args:
         study: of one model or of many.
         url: of the storage, as SQLAlchemy has it: ``sqlite:///study.db``.
-        name: the Optuna studies are ``NAME-TARGET``; by default the title.
+        name: the Optuna studies are ``NAME-TARGET`` or ``NAME-TARGET@DEVICE``; by default the title.
         overwrite: replace studies of these names.
         say: takes a line now and then: Optuna's storage takes some 20 ms for a trial.
 

@@ -452,7 +452,7 @@ def test_calibration_of_a_wrong_kind_is_named(photos, tmp_path: Path):
     (tmp_path / "texts/a.txt").touch()
     (tmp_path / "list.csv").touch()
     good = photos("good")
-    refused(tmp_path / "none", "calibration data", "no such file or folder")
+    refused(tmp_path / "none", "evaluate data", "no such file or folder")
     refused(tmp_path / "empty", "no pictures in it", ".jpg")
     refused(tmp_path / "texts", "no pictures in it")
     refused(tmp_path / "list.csv", "neither a folder nor an .npz")
