@@ -342,7 +342,7 @@ def volume_of(models: Sequence[str], known: Mapping[str, Sequence[Point]]) -> fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--models", type=int, default=16, help="a run's evaluations")
+    parser.add_argument("--models", type=int, default=14, help="a run's evaluations")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-search" / "study")
     parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
