@@ -1,4 +1,4 @@
-"""Samplers on NAS-Bench-Graph's tables, where the truth is known: `make bench-sampler`. Five hours in all; goes on.
+"""Samplers on NAS-Bench-Graph's tables, where the truth is known: `make bench-sampler`. An hour in all; goes on.
 
 59,040 candidates (a graph's shape and four operations) of 26,206 architectures, each with accuracy, latency and number
 of parameters. Cora and photo are for tuning; arxiv and cs are reported, with seeds that nothing was tuned on; in
