@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import NothingMeasured, SeatrialError, UsageError
-from ..devices.device_profile import DeviceProfile, device_profile
+from ..devices.device_profile import DeviceProfile
 from ..devices.facts import cpu_flags
 from ..devices.launches import Launch
 from ..devices.results import effects
@@ -109,15 +109,16 @@ class Deployments:
 def _devices(study: StudyFile, asked: str) -> dict[str, DeviceProfile]:
     """The profiles that a study file names; the paths of its own start beside it."""
     found: dict[str, DeviceProfile] = {}
+    beside = study.path.resolve().parent
     for text in study.devices or (LOCAL,):
-        own = text.endswith(".toml")
-        name = Path(text).stem if own else text
-        if name in found or (own and name == LOCAL):
-            found_ = f"{name} is the machine as it is" if name == LOCAL else f"{name} twice"
-            raise UsageError(f"{asked}: devices", found_, "give each device a name of its own")
-        beside = str(study.path.resolve().parent / text) if own else text
-        found[name] = UNRESTRICTED if name == LOCAL else device_profile(beside)
-        _ = found[name].core_set
+        name, profile = LOCAL, UNRESTRICTED
+        if text != LOCAL:
+            told = on_device.described(str(beside / text) if text.endswith(".toml") else text)
+            name, profile = told["name"], DeviceProfile("", **told["profile"])
+        if name in found or (name == LOCAL and text != LOCAL):
+            wrong = f"{name} is the machine as it is" if name == LOCAL else f"{name} twice"
+            raise UsageError(f"{asked}: devices", wrong, "give each device a name of its own")
+        found[name] = profile
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..core.errors import UsageError
 from ..exporter.program import Program
@@ -15,7 +15,7 @@ from .trials import Trial, feasible
 from .underway import Underway
 
 
-def judge(up: Underway, wanted: Iterable[Objective], model: str | None = None) -> None:
+def judge(up: Underway, wanted: Sequence[Objective], model: str | None = None) -> None:
     """Run the artifacts that may be chosen over an objective's examples, or time them on its device; each once.
 
     What can't be run, or fails, isn't known by that objective; why is said in a line.
@@ -29,14 +29,16 @@ def judge(up: Underway, wanted: Iterable[Objective], model: str | None = None) -
         NothingMeasured: what all are held against failed on the device.
         UsageError: it is none of the study's candidates any more.
     """
+    if not wanted:
+        return
+    able = [t for t in feasible(list(up.trials.all().values())) if not t.candidate.model.endswith(UNTRAINED)]
+    mine = [trial for trial in able if model in (None, trial.candidate.model)]
+    labels = {trial.candidate.label for trial in mine}
     for objective in wanted:
-        able = [t for t in feasible(list(up.trials.all().values())) if not t.candidate.model.endswith(UNTRAINED)]
-        mine = [trial for trial in able if model in (None, trial.candidate.model)]
         if objective.device:  # all of them: the first launch's reference may be any
             failed = on_device.time_in(up, objective, able, screen=True).failed
         else:
             failed = _replayed(up, objective, mine)
-        labels = {trial.candidate.label for trial in mine}
         for label, why in failed.items():
             if label in labels:
                 up.say(f"not known by {objective.name}: {label}: {why}")

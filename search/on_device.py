@@ -18,6 +18,7 @@ from ..devices.launches import ArmRun, Launch
 from ..devices.sitting import Sitting
 from ..devices.stats import t_interval
 from . import race
+from .candidate import LOCAL
 from .findings import Findings
 from .folder import study_folder
 from .making import arm_of
@@ -99,7 +100,7 @@ def time_in(up: Underway, objective: Objective, able: Sequence[Trial], screen: b
     seen = {name for launch in launches for name in launch.arms}
     stands_for = _stand_ins(asked, profile, seen)
     known = {t.id: t for t in asked if t.id not in stands_for}
-    arms = {id: _there(arm_of(up.folder, trial), profile) for id, trial in known.items()}
+    arms = {id: _there(up.folder, trial, profile) for id, trial in known.items()}
     groups: dict[str, list[str]] = {}
     for id, trial in known.items():
         groups.setdefault(trial.candidate.target, []).append(id)
@@ -113,7 +114,7 @@ def time_in(up: Underway, objective: Objective, able: Sequence[Trial], screen: b
             launches[:] = up.trials.launches(stage)  # another process may have timed some while we waited
             before = len(launches)
             trial = _reference(up, stage, able, list(known.values()), profile)
-            first = _there(arm_of(up.folder, trial), profile).named(race.REFERENCE)
+            first = _there(up.folder, trial, profile).named(race.REFERENCE)
             sitting.keep(first)
             while (step := due()).ids:
                 labels = ", ".join(known[id].candidate.label for id in step.ids)
@@ -197,10 +198,9 @@ def _name(objective: Objective) -> str:
     return str(objective.device["name"])
 
 
-def _there(arm: Arm, profile: DeviceProfile) -> Arm:
-    """An arm as it is on the device."""
-    settings = {**arm.settings, **profile.settings_of(arm.target)}
-    return replace(arm, settings=settings, limits=profile.limits)
+def _there(folder: Path, trial: Trial, profile: DeviceProfile) -> Arm:
+    """A trial's arm, called after it, as it is on the device."""
+    return arm_of(folder, replace(trial, candidate=trial.candidate.on(LOCAL, profile)), trial.id)
 
 
 def _same(asked: Sequence[Trial], profile: DeviceProfile) -> list[list[Trial]]:
@@ -214,7 +214,7 @@ def _same(asked: Sequence[Trial], profile: DeviceProfile) -> list[list[Trial]]:
 
 def _set(trial: Trial, profile: DeviceProfile) -> dict[str, Any]:
     """A trial's settings there."""
-    return {**dict(trial.candidate.settings), **profile.settings_of(trial.candidate.target)}
+    return dict(trial.candidate.on(LOCAL, profile).settings)
 
 
 def _stand_ins(asked: Sequence[Trial], profile: DeviceProfile, seen: Collection[str]) -> dict[str, str]:
