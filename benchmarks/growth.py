@@ -1,7 +1,8 @@
 """A study of 5,000 models and 100,000 facts: how long it takes to open, suggest, choose and show. `make bench-growth`.
 
 One model is really trained, converted, proven and timed; the others are its rows with other values, accuracies and
-times, written straight into the tables. Each figure is of one process that begins anew.
+times, written straight into the tables. Each figure is of one process that begins anew; opening and a suggestion are
+counted from where its modules are loaded. What a user waits for has a bar.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from seatrial.search.space import Space
 from seatrial.search.study import Study
 from seatrial.search.trials import Trial, medians, trials
 
-MODELS, FACTS, TARGETS = 5_000, 100_000, ("onnxruntime", "openvino")
+MODELS, FACTS, TARGETS = 5_000, 100_000, ("onnxruntime", "openvino", "tflite")
+BAR_S = 2.0
+"""Of opening, of a suggestion and of `study show`, each."""
 BLOCKS, SAMPLES = 16, 4
 STUDY = f"""
 space = {{name: [8, 16, 24, 32, 48, 64] for name in ("first", "second", "third", "fourth", "fifth", "sixth")}}
@@ -150,10 +153,17 @@ def launched(
         }  # fmt: skip
 
 
-def timed(what: str, do: Callable[[], Any]) -> Any:
+def said(what: str, start: float, bar: bool = False) -> None:
+    """Print what something took since `start`, and whether that is below the bar."""
+    took = time.monotonic() - start
+    verdict = f"  bar {BAR_S:g} s: {'reached' if took < BAR_S else 'NOT reached'}" if bar else ""
+    print(f"  {what:<58} {took:6.2f} s{verdict}", flush=True)
+
+
+def timed(what: str, do: Callable[[], Any], bar: bool = False) -> Any:
     start = time.monotonic()
     found = do()
-    print(f"  {what:<58} {time.monotonic() - start:6.2f} s", flush=True)
+    said(what, start, bar)
     return found
 
 
@@ -161,13 +171,11 @@ def looked(file: Path, out: Path) -> None:
     """What a search that goes on does before it measures, and what its end does before it packs."""
     start = time.monotonic()
     with opened(file, output=out, say=lambda text: None) as exploring:
-        print(f"  {'reading the study file, opening the folder':<58} {time.monotonic() - start:6.2f} s")
-        timed(
-            "opening: what is known is read and told to both samplers",
-            lambda: (exploring.begin(), exploring._take_in()),
-        )
+        said("reading the study file, opening the folder", start)
+        timed("what is known is read and told to the samplers", lambda: (exploring.begin(), exploring._take_in()))
+        said("opening: both together", start, bar=True)
         sampler = exploring.samplers[TARGETS[0]]
-        timed("one suggestion, the first: the sampler learns", sampler.ask)
+        timed("one suggestion, the first: the sampler learns", sampler.ask, bar=True)
         models = {k: one for k, one in exploring.roster.all().items() if not k.endswith("-untrained")}
         with exploring.store.engine.begin() as connection:
             known = connection.execute(sa.select(sa.func.count()).select_from(medians)).scalar_one()
@@ -216,7 +224,7 @@ def main() -> None:
         for _ in range(2):
             subprocess.run([sys.executable, __file__, "--look", str(folder)], check=True)
         show = [sys.executable, "-P", "-m", "seatrial", "study", "show", str(folder / "out")]
-        timed("`seatrial study show`", lambda: subprocess.run(show, check=True, stdout=subprocess.DEVNULL))
+        timed("`seatrial study show`", lambda: subprocess.run(show, check=True, stdout=subprocess.DEVNULL), bar=True)
         sizes = {
             name: (folder / "out" / name).stat().st_size / 1e6 for name in ("facts.sqlite", "study.json", "report.html")
         }

@@ -23,7 +23,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,23 +209,22 @@ def killed(folder: Path, kind: Kind, rng: random.Random) -> list[Run]:
     return runs
 
 
-def faults(runs: list[Run], kind: Kind, usual: Mapping[str, int]) -> list[str]:
-    """What was lost, done twice without need, or left behind; `usual` counts the steps of an undisturbed search."""
+def faults(runs: list[Run], kind: Kind) -> list[str]:
+    """What was lost, done twice without need, or left behind."""
     found = [f"run {i}: {each.left} processes left" for i, each in enumerate(runs) if each.left]
     for number in {each.number for each in runs}:
         own = [each for each in runs if each.number == number]
         for before, after in itertools.pairwise(own):
             if not before.facts.items() <= after.facts.items():
                 found.append(f"search {number}: facts of a killed run were lost or changed")
-        found += [f"search {number}: {each}" for each in (*_twice(own, kind.steps, usual), *_gaps(own[-1].facts))]
+        found += [f"search {number}: {each}" for each in (*_twice(own, kind.steps), *_gaps(own[-1].facts))]
     return found
 
 
-def _twice(own: list[Run], steps: str, usual: Mapping[str, int]) -> list[str]:
+def _twice(own: list[Run], steps: str) -> list[str]:
     said = Counter(step for each in own for step in each.steps if re.match(steps, step))
     cut = Counter(each.cut for each in own if each.killed)
-    # A model of the look at ranks that is chosen later, too, is trained twice: for itself, and from what it inherits.
-    return [f"{s!r} was done {n} times" for s, n in sorted(said.items()) if n > usual.get(s, 1) + cut[s]]
+    return [f"{step!r} was done {n} times" for step, n in sorted(said.items()) if n > 1 + cut[step]]
 
 
 def differences(folder: Path, runs: list[Run]) -> list[str]:
@@ -274,7 +272,7 @@ def main() -> int:
         write(folder)
         first = [run(folder, kind, UNDISTURBED, None)] if arguments.training else []
         runs = killed(folder, kind, random.Random(arguments.seed))
-        wrong = faults([*first, *runs], kind, Counter(step for each in first for step in each.steps))
+        wrong = faults([*first, *runs], kind)
         wrong += differences(folder, [*first, *runs]) if first else []
     what = "a search that trains" if arguments.training else "a search"
     print(heading(f"SIGKILL at {kind.kills} random moments of {what}", "make bench-resume"))
