@@ -71,14 +71,15 @@ def select(
     """
     from ..exporter.api import listed
     from ..search.candidate import place_of
+    from ..search.choose import Bound
     from ..search.study import Study
 
     found = Study.read(study)
     chosen = found.select(subject_to, maximize, minimize, listed(target), confidence)
     if output:
-        # By an added cost matrix a candidate is chosen for what its decisions cost: they go into its graph.
-        own = found.objectives.get(maximize or minimize or "")
-        found.pack(chosen["id"], output, overwrite, cost or (own.matrix if own else None))
+        # By a cost matrix a candidate is chosen for what its decisions cost: they go into its graph.
+        asked = [chosen["objective"]["name"], *(Bound.read(text).name for text in subject_to)]
+        found.pack(chosen["id"], output, overwrite, cost or found.costs_of(asked, chosen["target"]))
     if as_json:
         click.echo(json.dumps(chosen))
         return

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from .explore import Exploring
 
 
+ROUNDS = 3
+"""So often at most others come to a front because those that were there missed a bound when they were timed again."""
+
+
 def conclude(search: Exploring, command: str) -> Study:
     """Choose, time again, choose by that, pack; write ``study.json`` and ``report.html``.
 
@@ -53,8 +57,8 @@ def conclude(search: Exploring, command: str) -> Study:
         first = fronts(search, models, [])
     variants = _variants(search, first)
     judge(search, [objective for objective in search.judged if objective.device])
-    search.time_again([*first.finalists, *variants], search.trials.all(), search.effort.seed + 1)
-    found = fronts(search, models, search.trials.launches("confirm"))
+    found = _timed_again(search, models, [*first.finalists, *variants])
+    _check(found)
     facts = {
         "key": search.key,
         "title": search.study.path.resolve().parent.name,
@@ -72,8 +76,22 @@ def conclude(search: Exploring, command: str) -> Study:
             shutil.rmtree(search.folder / name)  # chosen by other constraints
     for name, each in study.winners.items():
         search.say(f"packing {name}")
-        study.pack(each, search.folder / name, overwrite=True)
+        costs = study.costs_of(search.goals.all, found.trials[each].candidate.target)
+        study.pack(each, search.folder / name, overwrite=True, cost=costs)
     return study
+
+
+def _timed_again(search: Exploring, models: Mapping[str, Tried], chosen: list[str]) -> Fronts:
+    """What is known after these were timed again, and whoever took the place of some that then missed a bound."""
+    for _ in range(ROUNDS):
+        search.time_again(chosen, search.trials.all(), search.effort.seed + 1)
+        found = fronts(search, models, search.trials.launches("confirm"))
+        timed = {name for launch in found.confirmed for name in launch.arms}
+        new = [id for id in found.finalists if id not in timed]
+        if not new:
+            break
+        chosen = [*chosen, *new]
+    return found
 
 
 def _to_tune(search: Exploring, models: Mapping[str, Tried], first: Fronts) -> list[str]:
@@ -147,12 +165,20 @@ def _each(search: Exploring, some: Sequence[Trial]) -> dict[str, dict[str, ndarr
 def _check(found: Fronts) -> None:
     """Somebody is there to choose."""
     if not found.known:
-        reasons = {key_text(one.model): one.reason for one in found.models.values()}
+        reasons = {key_text(one.model): one.reason or _why(found, one.model) for one in found.models.values()}
         raise nothing("no model could be made, proven and timed", reasons, "see the reasons; correct the study file")
     if not found.able_ids:
         demand = Demand(found.goals.names[0], found.goals.direction(found.goals.names[0]), found.goals.bounds)
         rows = [found.facts(trial) for trial in found.known]
         raise CheckFailed(demand.text, *nearest(rows, found.values, demand))
+
+
+def _why(found: Fronts, model: str) -> str:
+    """Of a model that was evaluated, why none of its deployments can be chosen."""
+    mine = [trial for trial in found.trials.values() if trial.candidate.model == model]
+    lacking = [name for name in found.goals.names for t in mine if t.id not in found.values[name]]
+    reasons = [found.reason(trial) for trial in mine] + [f"{name} isn't known" for name in lacking]
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
 def _variants(search: Exploring, found: Fronts) -> list[str]:

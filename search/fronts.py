@@ -54,9 +54,16 @@ class Fronts(Findings):
 
     @cached_property
     def able_ids(self) -> list[str]:
-        """Those of them that keep to the constraints: surely, or by point estimates where none does so surely."""
-        sure = [t.id for t in self.known if all(self.holds(b, t.id) >= SURE for b in self.goals.bounds)]
-        return sure or [t.id for t in self.known if all(self._meets(b, t.id) for b in self.goals.bounds)]
+        """Those of them that keep to the constraints: surely, or by point estimates at a place where none does so."""
+        found = []
+        for ids in self._by_place([trial.id for trial in self.known]).values():
+            sure = [id for id in ids if self.sure(id)]
+            found += sure or [id for id in ids if all(self._meets(b, id) for b in self.goals.bounds)]
+        return found
+
+    def sure(self, id: str) -> bool:
+        """Whether a trial keeps to all constraints with a probability of `SURE`."""
+        return all(self.holds(bound, id) >= SURE for bound in self.goals.bounds)
 
     def _meets(self, bound: Bound, id: str) -> bool:
         found = self.values[bound.name].get(id)
@@ -115,8 +122,8 @@ class Fronts(Findings):
         """``best`` and each place → id of the chosen one; the best is one of this machine as it is, if any is."""
         found = {place: self._chosen(self._lasting(ids)) for place, ids in self._by_place(self.able_ids).items()}
         if found:
-            here = [id for id in found.values() if self.trials[id].candidate.device == LOCAL]
-            found["best"] = self._chosen(here or list(found.values()))
+            here = [id for id in found.values() if self.trials[id].candidate.device == LOCAL] or list(found.values())
+            found["best"] = self._chosen([id for id in here if self.sure(id)] or here)
         return found
 
     def _lasting(self, ids: Sequence[str]) -> list[str]:

@@ -26,6 +26,9 @@ TESTS: dict[str, Callable[[float, float], bool]] = {
 CONFIDENCE = 0.95
 """Of every interval."""
 
+SCATTER = 0.012
+"""Of the time in one launch, as the standard deviation of its logarithm; see docs/measuring.md."""
+
 TIMED = ("latency_ms", "latency_p95_ms", "peak_memory_bytes")
 """Measures that launches tell, on this machine or on a device profile of it."""
 
@@ -47,7 +50,7 @@ class Estimate:
         high: of the interval.
         n: examples or launches behind it.
         chance: how it spreads: ``["share", right]``, ``["t", standard error]``, ``["log t", standard error]``,
-            ``["bootstrap", quantiles...]``, or empty.
+            ``["log normal", standard deviation]``, ``["bootstrap", quantiles...]``, or empty.
     """
 
     value: float
@@ -73,8 +76,9 @@ class Estimate:
             below = stats.beta.cdf(limit, numbers[0] + 0.5, n - numbers[0] + 0.5)
         elif kind == "bootstrap":
             below = np.interp(limit, numbers, np.linspace(0, 1, len(numbers)), left=0.0, right=1.0)
-        elif kind == "log t":
-            below = stats.t.cdf(math.log(limit / self.value) / numbers[0], n - 1) if limit > 0 else 0.0
+        elif kind.startswith("log "):
+            spread = stats.t(n - 1) if kind == "log t" else stats.norm
+            below = spread.cdf(math.log(limit / self.value) / numbers[0]) if limit > 0 else 0.0
         else:
             below = stats.t.cdf((limit - self.value) / numbers[0], n - 1)
         return float(below if sign.startswith("<") else 1 - below)
@@ -306,10 +310,12 @@ def mean(values: ndarray) -> Estimate:
 
 
 def timed(value: float, low: float | None, high: float | None, launches: int) -> Estimate:
-    """A time whose logarithm has Student's interval over launches."""
+    """A time whose logarithm has Student's interval over launches; of one launch the scatter is known from others."""
     from scipy.special import stdtrit  # `stats.t` takes a hundred times as long
 
-    if low is None or high is None or launches < 2 or low <= 0:
+    if launches == 1:
+        return Estimate(value, n=1, chance=("log normal", SCATTER))
+    if low is None or high is None or low <= 0:
         return Estimate(value, low, high, launches)
     error = math.log(high / low) / 2 / float(stdtrit(launches - 1, (1 + CONFIDENCE) / 2))
     return Estimate(value, low, high, launches, ("log t", error))

@@ -57,11 +57,17 @@ def plan(launches: Sequence[Launch], groups: Mapping[str, Sequence[str]]) -> Nex
 
 
 def failures(launches: Sequence[Launch]) -> dict[str, str]:
-    """Why, of every candidate that failed in one of its launches: it isn't launched again, nor chosen."""
+    """Why, of every candidate that failed in the last of its launches: it isn't launched again, nor chosen.
+
+    One that was given another chance, say more memory, and took it has not failed.
+    """
     found: dict[str, str] = {}
-    for name, run in (item for launch in launches for item in launch.arms.items()):
-        if not run.ok:
-            found.setdefault(name, run.reason or run.status)
+    for launch in sorted(launches, key=lambda launch: launch.started):
+        for name, run in launch.arms.items():
+            if run.ok:
+                found.pop(name, None)
+            else:
+                found[name] = run.reason or run.status
     return found
 
 

@@ -143,6 +143,12 @@ class Study:
         with closing(Views(self.folder, self.document)) as views:
             return views.added
 
+    def costs_of(self, names: Sequence[str], target: str) -> Costs | None:
+        """The cost matrix whose decisions a candidate on a target was chosen for: of the first of these that has one."""
+        known = self.objectives
+        own = [known[name] for name in names if name in known and target in (known[name].targets or [target])]
+        return next((objective.matrix for objective in own if objective.matrix), None)
+
     def standings(self) -> list[tuple[Objective, dict[str, Any] | None, Estimate | None]]:
         """Each added objective with the facts of the candidate that is best by it, and its value."""
         with closing(Views(self.folder, self.document)) as views:
