@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import symtable
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from ..core.errors import UsageError
 from ..core.ids import content_id, file_sha256
 from ..core.paths import check_readable
 from ..exporter import data as loader
-from ..exporter.decision import read_costs
+from ..exporter.decision import check_costs, read_costs
 from ..exporter.program import Program
 from . import on_device
 from .objectives import BUILT_IN, MEASURES, TIMED, Estimate, Objective, costs, mean
@@ -109,12 +111,10 @@ def described(
         _check_timed(device, measure, bool(cost or function or given or slice))
     if (device or targets) and not (measure or cost or function or given or slice):
         measure = "latency_ms"
-    what, better = _measure(measure, cost, function, direction)
+    what, better = _measure(measure, cost, function, direction, device)
     if what not in TIMED and not program.classes:
         found = "the model declares no classes (a .py does, by get_labels())"
         raise UsageError(f"the objective {name!r}", found, "search with a model that does")
-    if what in TIMED[1:] and not device:
-        raise UsageError(f"--measure {what}", "every study has it already", "add --device, or select by it")
     return Objective(
         name,
         what,
@@ -146,7 +146,32 @@ def check_name(name: str) -> None:
         raise UsageError(f"the objective {name!r}", "every study has it already", "choose another name")
 
 
-def _measure(measure: str | None, cost: Path | None, function: str | None, direction: str | None) -> tuple[str, str]:
+def check_files(
+    measure: str | None = None,
+    cost: Path | None = None,
+    slice: str | None = None,
+    function: str | None = None,
+    direction: str | None = None,
+) -> None:
+    """Refuse what is wrong with an objective whatever the model, before work starts; see `Study.add_objective`.
+
+    Raises:
+        UsageError: an unknown measure, or a file that can't be read, is no cost matrix, or defines no such function.
+    """
+    _measure(measure, cost, function, direction)
+    if cost:
+        check_costs(cost)
+    if function:
+        _function(function)
+    if slice:
+        name, rest = _halves(slice)
+        if name != "class":
+            _lines(f"--slice {slice}", Path(rest))
+
+
+def _measure(
+    measure: str | None, cost: Path | None, function: str | None, direction: str | None, device: str | None = None
+) -> tuple[str, str]:
     """What is measured, and its better direction."""
     given = [x for x in (measure, cost and "expected_cost", function and "function") if x]
     if len(given) > 1:
@@ -155,6 +180,8 @@ def _measure(measure: str | None, cost: Path | None, function: str | None, direc
     if what not in (*MEASURES, *TIMED, "expected_cost", "function"):
         known = f"known: {', '.join(MEASURES)}; with --device {', '.join(TIMED)}"
         raise UsageError(f"--measure {what}", "no such measure", known)
+    if what in TIMED[1:] and not device:
+        raise UsageError(f"--measure {what}", "every study has it already", "add --device, or select by it")
     natural = {"expected_cost": "min", "function": direction or "max", **dict.fromkeys(TIMED, "min")}.get(what)
     natural = natural or MEASURES[what][1]
     if direction and direction != natural:
@@ -219,16 +246,39 @@ def _function(text: str) -> dict[str, Any]:
     path, colon, name = text.rpartition(":")
     if not colon or not name.isidentifier():
         raise UsageError(f"--function {text}", "no function is named", "write FILE.py:NAME")
-    check_readable(Path(path), f"the function {text}")
+    asked = f"the function {text}"
+    check_readable(Path(path), asked)
+    _check_defines(Path(path), name, asked)
     return {"path": str(Path(path).resolve()), "name": name, "sha256": file_sha256(path)}
+
+
+def _check_defines(path: Path, name: str, asked: str) -> None:
+    """Refuse a file that surely gives no such name; it is not run for that."""
+    try:
+        text = path.read_text()
+        table = symtable.symtable(text, str(path), "exec")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(asked, f"it can't be read as Python: {error}", "correct the file") from error
+    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    given = {each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_imported()}
+    if name not in given and not any(each.name == "*" for node in imports for each in node.names):
+        defined = ", ".join(each.get_name() for each in table.get_symbols() if each.is_namespace()) or "nothing"
+        raise UsageError(asked, f"there is no such function; the file defines {defined}", "give FILE.py:NAME")
+
+
+def _halves(slice: str) -> tuple[str, str]:
+    """``class`` and a class's name, or a slice's name and a file."""
+    name, equals, rest = slice.partition("=")
+    if not equals or not name or not rest:
+        todo = "write class=NAME, or NAME=FILE with one index or name a line"
+        raise UsageError(f"--slice {slice}", "it can't be read", todo)
+    return name, rest
 
 
 def _slice(text: str, program: Program, given: Examples | None) -> dict[str, Any]:
     """``class=cat``, or ``NAME=FILE`` with an index or a file's name on each line."""
     asked = f"--slice {text}"
-    name, equals, rest = text.partition("=")
-    if not equals or not name or not rest:
-        raise UsageError(asked, "it can't be read", "write class=NAME, or NAME=FILE with one index or name a line")
+    name, rest = _halves(text)
     own: Mapping[str, Any] = program.data.get("evaluate", {})
     labels, names = (given.labels, given.names) if given else (own.get("labels"), own.get("names"))
     if not labels:
@@ -246,9 +296,19 @@ def _slice(text: str, program: Program, given: Examples | None) -> dict[str, Any
     return {"name": text, "indices": found}
 
 
-def _indices(asked: str, path: Path, n: int, names: Sequence[str] | None) -> list[int]:
+def _lines(asked: str, path: Path) -> list[str]:
+    """What a slice's file names, at least one example."""
     check_readable(path, asked)
+    if path.is_dir():
+        raise UsageError(asked, "a folder", "give a file with one index or name a line")
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    if not lines:
+        raise UsageError(asked, "no example is in it", "write one index or name a line")
+    return lines
+
+
+def _indices(asked: str, path: Path, n: int, names: Sequence[str] | None) -> list[int]:
+    lines = _lines(asked, path)
     places = {str(i): i for i in range(n)} if all(line.isdigit() for line in lines) else None
     if places is None:
         if names is None:

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.config import refuse_unknown
 from ..core.errors import UsageError
 from ..exporter.program import Program
-from .again import check_name, described
+from .again import check_files, check_name, described
 from .choose import Bound
 from .objectives import BUILT_IN, MEASURES, Objective
 from .studyfile import UNLABELLED
@@ -65,7 +65,7 @@ class Goals:
                 refuse_unknown(data.keys(), KEYS, f"{asked}: objectives")
                 name = str(data.get("name", ""))
                 check_name(name)
-                own[name] = dict(data)
+                own[name] = _texts(data, f"{asked}: objectives: {name}")
             elif isinstance(data, str) and (data in BUILT_IN or data in added):
                 name = data
             else:
@@ -141,13 +141,39 @@ class Goals:
         Raises:
             UsageError: one of them can't be had.
         """
-        found = []
-        for name, table in self.described.items():
-            measure, cost, slice, function, direction = (table.get(key) for key in KEYS[1:])
-            cost = self.folder / cost if cost else None
-            function = str(self.folder / function) if function else None
-            found.append(described(program, name, measure, cost, None, slice, function, direction))
+        return [described(program, name, **self._table(name)) for name in self.described]
+
+    def check_files(self, asked: str) -> None:
+        """Refuse what is wrong with the user's own whatever the models, before anything is trained.
+
+        Raises:
+            UsageError: an unknown measure; a file that can't be read, is no cost matrix, or defines no such function.
+        """
+        for name in self.described:
+            try:
+                check_files(**self._table(name))
+            except UsageError as error:
+                what = error.asked.removeprefix("--")
+                raise UsageError(f"{asked}: objectives: {name}: {what}", error.found, error.todo) from error
+
+    def _table(self, name: str) -> dict[str, Any]:
+        """What one of the user's own is described by; paths in it start beside the study file."""
+        found: dict[str, Any] = {key: self.described[name].get(key) for key in KEYS[1:]}
+        if found["cost"]:
+            found["cost"] = self.folder / found["cost"]
+        if found["function"]:
+            found["function"] = str(self.folder / found["function"])
+        kind, _, file = (found["slice"] or "").partition("=")
+        if file and kind != "class":
+            found["slice"] = f"{kind}={self.folder / file}"
         return found
+
+
+def _texts(table: Mapping[str, Any], asked: str) -> dict[str, Any]:
+    for key, value in table.items():
+        if value is not None and not (isinstance(value, str) and value):
+            raise UsageError(f"{asked}: {key}", f"{value!r}", "write text, or leave it out")
+    return dict(table)
 
 
 def _natural(table: Mapping[str, Any]) -> str:

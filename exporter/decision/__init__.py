@@ -6,8 +6,8 @@ stays an output; ``expected_cost`` (n, decisions) and ``decision`` (n,) come bes
 
 from __future__ import annotations
 
-from .costs import Costs, read_costs
+from .costs import Costs, check_costs, read_costs
 from .decide import Decided, decide
 from .rule import COST, DECISION, Rule, fitted
 
-__all__ = ["COST", "DECISION", "Costs", "Decided", "Rule", "decide", "fitted", "read_costs"]
+__all__ = ["COST", "DECISION", "Costs", "Decided", "Rule", "check_costs", "decide", "fitted", "read_costs"]

@@ -67,6 +67,22 @@ def read_costs(path: Path, labels: Sequence[str] | None) -> Costs:
     asked = f"the cost matrix {path}"
     if not labels:
         raise UsageError(asked, "the model declares no classes", "give it get_labels(); docs/objectives.md tells more")
+    decisions, costs = _table(path, asked)
+    _check_names(asked, list(costs), decisions, labels)
+    return Costs(list(labels), decisions, [costs[name] for name in labels])
+
+
+def check_costs(path: Path) -> None:
+    """Refuse what is no cost matrix, whatever the model's classes.
+
+    Raises:
+        UsageError: it can't be read, or is none.
+    """
+    _table(path, f"the cost matrix {path}")
+
+
+def _table(path: Path, asked: str) -> tuple[list[str], dict[str, list[float]]]:
+    """The names of the decisions, and by the name of each true class its costs."""
     check_readable(path, asked)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -76,14 +92,17 @@ def read_costs(path: Path, labels: Sequence[str] | None) -> Costs:
     if len(rows) < 2 or len(rows[0]) < 3:
         raise UsageError(asked, "it holds no costs of two decisions or more", _SHAPE)
     decisions = rows[0][1:]
-    _check_names(asked, [row[0] for row in rows[1:]], decisions, labels)
+    for side in (decisions, [row[0] for row in rows[1:]]):
+        twice = [repr(name) for name in dict.fromkeys(side) if side.count(name) > 1]
+        if twice:
+            raise UsageError(asked, f"{', '.join(twice)} stands twice", _SHAPE)
     costs = {row[0]: [_number(asked, row[0], cell) for cell in row[1:]] for row in rows[1:]}
     for name, row in costs.items():
         if len(row) != len(decisions):
             raise UsageError(
                 asked, f"the row {name} has {len(row)} costs, {len(decisions)} decisions are named", _SHAPE
             )
-    return Costs(list(labels), decisions, [costs[name] for name in labels])
+    return decisions, costs
 
 
 def _check_names(asked: str, rows: Sequence[str], decisions: Sequence[str], labels: Sequence[str]) -> None:
@@ -93,8 +112,6 @@ def _check_names(asked: str, rows: Sequence[str], decisions: Sequence[str], labe
     missing = _less(labels, decisions)
     if 0 < len(missing) < len(labels):  # where classes are decisions, all of them are
         wrong.append(f"no column for {_few(missing)}")
-    twice = [name for side in (rows, decisions) for name in dict.fromkeys(side) if side.count(name) > 1]
-    wrong += [f"{name!r} stands twice" for name in twice]
     if wrong:
         raise UsageError(asked, "; ".join(wrong), f"the model's classes: {_few(labels)}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from seatrial.core.errors import ChildFailed, UsageError
 from seatrial.search import studyfile
+from seatrial.search.goals import Goals
 from seatrial.search.models.api import Models
 from seatrial.search.space import Space
 
@@ -176,3 +177,56 @@ def test_a_pool_of_models_needs_no_build(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there already"):
         models.train(candidates[0])
     assert models.study.objectives == ["latency_ms", "size_bytes"], "nothing tells what they are worth"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"cost": "typo.csv"}, ["the cost matrix", "typo.csv", "no such file"]),
+        ({"cost": "dear.csv"}, ["the cost matrix", "the row b holds 'dear'"]),
+        ({"cost": "twice.csv"}, ["'a' stands twice"]),
+        ({"function": "none.py:margin"}, ["none.py", "no such file"]),
+        ({"function": "mine.py:raised"}, ["mine.py:raised", "the file defines margin, other"]),
+        ({"function": "broken.py:margin"}, ["broken.py", "can't be read as Python"]),
+        ({"slice": "few=none.txt"}, ["slice few", "none.txt", "no such file"]),
+        ({"slice": "few=empty.txt"}, ["slice few", "no example"]),
+        ({"measure": "f1"}, ["measure f1", "macro_f1"]),
+        ({"cost": 3}, ["cost", "write text"]),
+    ],
+)
+def test_what_is_wrong_with_an_objective_is_said_before_a_model_is_there(
+    table: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    described_beside(tmp_path)
+    with pytest.raises(UsageError) as error:
+        Goals.read([{"name": "own", **table}], [], tmp_path, "the study file").check_files("the study file")
+    assert str(error.value).startswith("the study file: objectives: own: ")
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"cost": "fine.csv", "slice": "class=a"}, {"slice": "few=few.txt"}]
+    + [{"function": f"mine.py:{name}"} for name in ("margin", "other", "borrowed", "made")],
+)
+def test_the_files_of_an_objective_lie_beside_the_study_file_and_are_not_run(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
+    described_beside(tmp_path)
+    Goals.read([{"name": "own", **table}], [], tmp_path, "the study file").check_files("the study file")
+
+
+def described_beside(folder: Path) -> None:
+    """Files that an objective may name, good ones and bad ones."""
+    for name, text in {
+        "fine.csv": "true,a,b\na,0,1\nb,1,0\n",
+        "dear.csv": "true,a,b\na,0,1\nb,dear,0\n",
+        "twice.csv": "true,a,b\na,0,1\na,1,0\n",
+        "few.txt": "1\n\n2\n",
+        "empty.txt": "\n",
+        "broken.py": "def margin(:\n",
+        "mine.py": "from os.path import join as borrowed\n\n\ndef margin(outputs, labels): ...\n\n\n"
+        "if True:\n    def other(outputs, labels): ...\n\nmade: object = other\n1 / 0\n",
+    }.items():
+        (folder / name).write_text(text)
