@@ -38,7 +38,9 @@ def is_study(model: str) -> bool:
         body = ast.parse(path.read_bytes()).body
     except (SyntaxError, ValueError):
         return False  # the error is told where the file is run
-    names = {t.id for node in body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)}
+    targets = [t for node in body if isinstance(node, ast.Assign) for t in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign) and node.value is not None]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
     functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     return bool(names & SAYS) and "get_model" not in functions
 

@@ -55,12 +55,16 @@ def _is_data(name: str, value: Any) -> bool:
 def _code(file: Path) -> str:
     """The file's code without comments, and without what it says as data: that counts by its values."""
     tree = ast.parse(file.read_text())
-    kept = [x for x in tree.body if not (isinstance(x, ast.Assign) and _target(x) in DATA)]
-    return ast.dump(ast.Module(kept, []))
+    return ast.dump(ast.Module([node for node in tree.body if _target(node) not in DATA], []))
 
 
-def _target(node: ast.Assign) -> str:
-    first = node.targets[0]
+def _target(node: ast.stmt) -> str:
+    """The name that gets a value there; empty where it is no such line."""
+    first: ast.expr | None = None
+    if isinstance(node, ast.Assign):
+        first = node.targets[0]
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        first = node.target
     return first.id if isinstance(first, ast.Name) else ""
 
 

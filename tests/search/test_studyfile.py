@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seatrial.cli.search_models import is_study
 from seatrial.core.errors import ChildFailed, UsageError
 from seatrial.search import studyfile
 from seatrial.search.goals import Goals
@@ -63,6 +64,13 @@ def test_a_users_own_study(tmp_path: Path) -> None:
     assert study.budget == studyfile.Budget() and study.finetune.epochs == 3
 
 
+def test_a_space_with_its_type_is_one(tmp_path: Path) -> None:
+    assert not is_study(str(write(tmp_path / "none", "space: dict\n")))
+    typed = write(tmp_path, OWN.replace("space =", "space: dict[str, object] ="))
+    assert is_study(str(typed)), "else the command takes it for a model's file"
+    assert studyfile.read(typed).space == studyfile.read(write(tmp_path / "plain")).space
+
+
 def test_a_toml_says_the_same_as_a_py(tmp_path: Path) -> None:
     py = write(tmp_path)
     (tmp_path / "code.py").write_text("\n".join(x for x in OWN.splitlines() if " = " not in x or x[0] == " "))
@@ -93,12 +101,16 @@ def test_the_id_is_of_what_decides_the_models(tmp_path: Path) -> None:
         for name, (text, helper) in {
             "first": (OWN, "WIDTH = 5\n"),
             "words": (OWN.replace('["accuracy"]', '["latency_ms"]') + "# a remark\n", "WIDTH = 5\n"),
+            "types": (
+                OWN.replace("objectives =", "objectives: list = ") + "constraints: list[str] = []\n",
+                "WIDTH = 5\n",
+            ),
             "code": (OWN.replace("1, WIDTH", "2, WIDTH"), "WIDTH = 5\n"),
             "space": (OWN.replace("[4, 8]", "[4, 8, 16]"), "WIDTH = 5\n"),
             "beside": (OWN, "WIDTH = 6\n"),
         }.items()
     }
-    assert ids["first"] == ids["words"]
+    assert ids["first"] == ids["words"] == ids["types"]
     assert len(set(ids.values())) == 4
 
 
