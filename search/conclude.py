@@ -23,7 +23,7 @@ from .judge import judge
 from .making import making
 from .objectives import Objective
 from .on_device import restricts
-from .roster import TUNED, UNTRAINED, Tried
+from .roster import TUNED, UNTRAINED, Tried, earlier
 from .run import nothing
 from .study import FILE, Study
 from .trials import Trial, feasible
@@ -126,25 +126,19 @@ def _models(search: Exploring) -> dict[str, Tried]:
 def fronts(search: Exploring, models: Mapping[str, Tried], confirmed: Sequence[Launch]) -> Fronts:
     """What is known by now, with these launches of those that were timed again."""
     trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
-    raced = _shared(search.trials.outlines("race"), search, models)
+    raced = _shared(search.trials.outlines("race"), trials)
     latency = Findings(trials, raced, confirmed).latency
     found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
     return replace(found, each=_each(search, [found.trials[id] for id in found.front]))
 
 
-def _shared(raced: Sequence[Launch], search: Exploring, models: Mapping[str, Tried]) -> Sequence[Launch]:
+def _shared(raced: Sequence[Launch], trials: Mapping[str, Trial]) -> Sequence[Launch]:
     """The launches of models that were timed before they were trained, or trained further, as theirs, too."""
     holding = by_arm(raced)
-    earlier = search.roster.all()
-    for model in models:
-        key = model.removesuffix(TUNED)
-        for before in (key + UNTRAINED, key):
-            if before == model or before not in earlier:
-                continue
-            pairs = zip(search.deployments.of(before), search.deployments.of(model), strict=True)
-            for old, new in ((old.id, new.id) for old, new in pairs):
-                for launch in holding.get(old, ()):
-                    launch.arms.setdefault(new, launch.arms[old])
+    for id, trial in trials.items():
+        for before in earlier(trial.candidate):
+            for launch in holding.get(before, ()):
+                launch.arms.setdefault(id, launch.arms[before])
     return raced
 
 

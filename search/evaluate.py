@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ from ..devices.facts import cpu_flags
 from ..devices.launches import Launch
 from ..devices.results import effects
 from ..exporter.api import check_program, source_of
+from ..exporter.sources import Source
 from ..targets import require
 from . import on_device, race
 from .candidate import LOCAL, Candidate, candidates
+from .choose import Bound
 from .folder import write_once
 from .judge import judge
-from .making import arm_of, making
+from .making import Making, arm_of, making
 from .models.api import Facts, Models, Result
 from .models.tasks import own_failure
-from .objectives import Objective
-from .roster import TUNED, UNTRAINED, Roster, Tried
+from .objectives import TESTS, Objective
+from .roster import ASKED, REFUSED, TUNED, UNTRAINED, Roster, Tried
 from .space import Values, values_id
 from .studyfile import Effort, StudyFile
 from .trials import AGAIN, Trial, feasible
@@ -37,6 +39,8 @@ TARGETS = ("onnxruntime", "openvino", "tflite")
 UNRESTRICTED = DeviceProfile("this machine as it is")
 GIVEN, INHERITED, FINETUNED, ALONE = "given", "inherited", "finetuned", "alone"
 """Where weights come from: a pool's model, the shared training, a short one from that, one of its own."""
+SURELY = 0.9
+"""Of what a graph has before it is converted, an artifact has at least this share: some converters fold a little."""
 ALL_LOSS = 1.0
 """Accuracy is an objective here, not a check: int8 may lose what it likes."""
 
@@ -131,6 +135,7 @@ class Evaluator:
         roster: takes what became of each.
         deployments: of every model.
         effort: how much data.
+        bounds: the constraints.
         way: where weights come from.
         judged: added objectives that new models are judged by, see `judge`.
     """
@@ -142,11 +147,30 @@ class Evaluator:
         roster: Roster,
         deployments: Deployments,
         effort: Effort,
+        bounds: Sequence[Bound],
         way: str,
         judged: Sequence[Objective] = (),
     ) -> None:
-        self.underway, self.models, self.roster = underway, models, roster
+        self.underway, self.models, self.roster, self.bounds = underway, models, roster, bounds
         self.deployments, self.effort, self.way, self.judged = deployments, effort, way, judged
+
+    def mend(self) -> None:
+        """Try again the deployments that failed for want of time, memory or a part, of models that have others."""
+        for model, failed in self.underway.trials.failed_again().items():
+            one = self.roster.get(model)
+            if one is None or one.status != "ok" or model.endswith(UNTRAINED):
+                continue
+            with self.roster.claimed(model, one.values) as mine:
+                if mine:
+                    self.underway.trials.forget([trial.id for trial in failed])
+                    self._mended(one)
+
+    def _mended(self, one: Tried) -> None:
+        able = [trial for trial in feasible(self._made(one.model)) if trial.id not in one.times]
+        times = self._timed(able)[0] if able else {}
+        if times:
+            self.roster.put(replace(one, times={**one.times, **times}))
+            judge(self.underway, self.judged, one.model)
 
     def look(self, values: Values) -> Tried | None:
         """Time a model before it is trained; None where another process does."""
@@ -179,6 +203,9 @@ class Evaluator:
         return self._deployed(values, result, Tried(model, dict(values), "ok"))
 
     def _evaluated(self, values: Values, facts: Facts, model: str) -> Tried:
+        refused = self._refused(facts)
+        if refused:
+            return Tried(model, dict(values), "failed", refused, REFUSED)
         result = self._result(values)
         known = Tried(model, dict(values), "ok", trained=self.way)
         if result:
@@ -187,6 +214,14 @@ class Evaluator:
         # Times don't depend on weights: those of the untrained one stand, deployment by deployment.
         times = _renamed(earlier, self.deployments, model) if earlier else None
         return self._deployed(values, result, known, times)
+
+    def _refused(self, facts: Facts) -> str | None:
+        """Why a model need not be trained: by its graph it is beyond a bound, on whatever runtime."""
+        for bound in self.bounds:
+            least = {"macs": facts.macs, "parameters": facts.weights}.get(bound.name)
+            if least is not None and not TESTS[bound.sign](SURELY * least, bound.limit):
+                return f"it has {least:,} {bound.name}, {ASKED}{bound}"
+        return None
 
     def _tuned(self, values: Values, facts: Facts, model: str) -> Tried:
         with self.underway.timed("train"):
@@ -215,7 +250,7 @@ class Evaluator:
             return replace(known, status="failed", reason=result.reason, kind=result.kind)
         try:
             source = source_of(self.models.source(values, result))
-            made = self._made(values, source, known.model)
+            made = self._made(known.model, partial(self._capture, source, values))
         except SeatrialError as error:
             # A pool's model that is no model is wrong for itself alone.
             if not own_failure(error) and not (self.way == GIVEN and isinstance(error, UsageError)):
@@ -232,21 +267,24 @@ class Evaluator:
             judge(self.underway, self.judged, known.model)
         return replace(known, times={t.id: times[t.id] for t in able if t.id in times})
 
-    def _made(self, values: Values, source: Any, model: str) -> list[Trial]:
-        """The model's trials, stored as they come."""
+    def _made(self, model: str, capture: Callable[[Making], None] = Making.load) -> list[Trial]:
+        """The model's trials, stored as they come; of one that was captured before unless `capture` does."""
         up, space = self.underway, self.deployments.of(model)
         trials = up.trials.all([c.id for c in space])
         if len(trials) == len(space):
             return list(trials.values())
         with making(up.folder, model, ALL_LOSS, up.limits, up.say, up.timed) as made:
-            made.capture(source, self.deployments.targets, self.data(values))
-            if self.way == GIVEN:
-                made.program = self.models.declare(made.program)
-            check_program(made.program)
-            made.ready()
+            capture(made)
             for trial in made.prove_all([c for c in space if c.id not in trials]):
                 up.trials.add(trial)
         return list(up.trials.all([c.id for c in space]).values())
+
+    def _capture(self, source: Source, values: Values, made: Making) -> None:
+        made.capture(source, self.deployments.targets, self.data(values))
+        if self.way == GIVEN:
+            made.program = self.models.declare(made.program)
+        check_program(made.program)
+        made.ready()
 
     def data(self, values: Values) -> dict[str, Path]:
         """What deployments are calibrated, judged and confirmed on; any candidate's values will do."""

@@ -33,10 +33,10 @@ from .judge import judge
 from .kept import Kept
 from .looks import LOOKS, Price, price
 from .models.api import Models
-from .objectives import Estimate, Objective
+from .objectives import SCATTER, Estimate, Objective
 from .progress import Progress, text_of
 from .ranks import Ranks
-from .roster import TUNED, UNTRAINED, Roster, Tried
+from .roster import REFUSED, TUNED, UNTRAINED, Roster, Tried
 from .samplers import Sampler
 from .samplers.base import Known
 from .space import Space, Values
@@ -47,8 +47,6 @@ from .underway import Underway
 from .views import Views
 
 Say = Callable[[str], None]
-SCATTER = 0.012
-"""Of one launch's ratio, as a standard deviation; see docs/measuring.md."""
 WAIT_S = 0.5
 """Between two looks whether another process has ended with a model."""
 
@@ -105,7 +103,10 @@ def opened(
     study = studyfile.read(file)
     chosen = {key: value for key, value in (effort or {}).items() if value is not None}
     asked = f"the study file {file}"
-    wanted = replace(study.search, **chosen)
+    try:
+        wanted = replace(study.search, **chosen)
+    except ValueError as error:
+        raise UsageError(asked, str(error)) from error
     if tune and (study.family is None or study.weights == OWN):
         raise UsageError(f"{asked}: --tune", "no model of it inherits weights", "leave it out")
     deployments = Deployments.read(study, wanted, asked)
@@ -118,8 +119,9 @@ def opened(
         subject_to or study.constraints,
         study.path.resolve().parent,
         asked,
-        _added(folder, key, store),
+        {} if overwrite else _added(folder, key, store),
     )
+    goals.check_files(asked)
     if not study.labelled:
         goals.check_unlabelled(asked)
     with (
@@ -131,16 +133,21 @@ def opened(
 
 
 def _added(folder: Path, key: str, store: str | None) -> dict[str, Objective]:
-    """The objectives that a study has by now; none where it is to be begun."""
-    if store is None and not (folder / "facts.sqlite").exists():
-        return {}
-    with closing(Store(store or folder / "facts.sqlite")) as facts:
-        return Kept(facts, key).all()
+    """The objectives that a study has by now; none where it is to be begun.
+
+    With a store elsewhere those that were added to the folder since come along, see `Underway`.
+    """
+    own = folder / "facts.sqlite"
+    found: dict[str, Objective] = {}
+    for place in [*([own] if own.exists() else []), *([store] if store else [])]:
+        with closing(Store(place)) as facts:
+            found |= Kept(facts, key).all()
+    return found
 
 
 def _deciding(study: StudyFile, effort: Effort, deployments: Deployments) -> list[Any]:
     """What would give other facts; objectives, constraints, the sampler and how much is searched are no part of it."""
-    budgets = [vars(b) for b in (study.shared, study.budget, study.finetune)]
+    budgets = [budget.deciding for budget in (study.shared, study.budget, study.finetune)]
     versions = {name: require(name).version() for name in deployments.targets}
     data = [effort.examples, effort.calibration]
     deployed = deployments.deciding
@@ -167,7 +174,7 @@ class Exploring(Underway):
         self.models = Models(study, self.work / "training", limits=limits, say=say)
         self.ranks = Ranks(self, self.models, study, effort.seed)
         self.roster = Roster(self.store, key)
-        self.trials.forget_failed(self.roster.forget_failed())
+        self.trials.forget_failed(self.roster.forget_failed([str(bound) for bound in goals.bounds]))
         self.begun = time.monotonic()
         self.tune = False
         added = [objective for name, objective in goals.added.items() if name in goals.all]
@@ -178,7 +185,7 @@ class Exploring(Underway):
         self._elsewhere: dict[str, Values] = {}
         self._price: Price | None = None
         self._seen: list[Tried] = []
-        self.count = 0
+        self.count = self._repeats = 0
         size = Space.from_dict(study.space, study.forbidden).size
         self.most = effort.evaluations if size is None else min(effort.evaluations, size)
         self.progress = Progress(goals, self.most, effort.minutes)
@@ -188,7 +195,7 @@ class Exploring(Underway):
         self.begin()
         self._take_in()
         self.progress.begin()
-        while self.count < self.effort.evaluations and not self._late():
+        while self.count < self.effort.evaluations and not self._late() and not self._idle():
             others = [model for model in self.roster.others() if not model.endswith(UNTRAINED)]
             # What others are at counts; should one of them end without it, it is ours to do.
             if self.count + len(others) >= self.effort.evaluations or not self._step():
@@ -203,7 +210,10 @@ class Exploring(Underway):
     def begin(self) -> None:
         """Train what models share, unless that is done; have samplers."""
         way = self._way()
-        self.evaluator = Evaluator(self, self.models, self.roster, self.deployments, self.effort, way, self.judged)
+        self.evaluator = Evaluator(
+            self, self.models, self.roster, self.deployments, self.effort, self.goals.bounds, way, self.judged
+        )
+        self.evaluator.mend()
         if self.judged:
             with alone(self.folder):  # some models may have come after they were added
                 judge(self, self.judged)
@@ -213,6 +223,14 @@ class Exploring(Underway):
     def _late(self) -> bool:
         minutes = self.effort.minutes
         return minutes is not None and time.monotonic() - self.begun > 60 * minutes
+
+    def _idle(self) -> bool:
+        """Whether as many candidates in a row as may be evaluated built models that are known: none is left, maybe."""
+        idle = self._repeats >= self.effort.evaluations
+        if idle:
+            words = f"no new model among the last {self._repeats} candidates: the search ends with {self.count}"
+            self.say(f"{words}; variables that change the training alone belong in `training`")
+        return idle
 
     def _way(self) -> str:
         """Where weights come from; of a family after a look whether inherited ones rank as own ones do."""
@@ -256,7 +274,9 @@ class Exploring(Underway):
             if values is None:
                 continue
             self.say(f"model {self.count + 1} of {self.most}, for {place}: {text_of(values)}")
-            self._told(self.evaluator.evaluate(values), values)
+            found = self.evaluator.evaluate(values)
+            self._repeats = self._repeats + 1 if found and found.values != values else 0
+            self._told(found, values)
             return True
         return False
 
@@ -317,9 +337,12 @@ class Exploring(Underway):
         new, self._later = new[:cut], new[cut:]
         self._seen += new
         self._tell(new)
-        for i in trained:
-            self.count += 1
-            self.say(self._line(new[i]))
+        for one in (new[i] for i in trained):
+            if one.kind == REFUSED:
+                self.say(f"not trained: {one.reason}: {text_of(one.values)}")
+            else:
+                self.count += 1
+                self.say(self._line(one))
 
     def _each(self, values: Values, do: Callable[[Sampler, Values, Candidate], None]) -> None:
         """For each deployment of a model, by the sampler of where it runs."""

@@ -17,7 +17,7 @@ from .choose import Bound
 from .findings import Findings, about
 from .goals import Goals
 from .objectives import Estimate, mean
-from .roster import TUNED, Tried
+from .roster import ASKED, TUNED, Tried
 from .trials import Trial
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Fronts(Findings):
         missed = [b for b in self.goals.bounds if self.holds(b, trial.id) < SURE]
         if missed:
             found = self.values[missed[0].name].get(trial.id)
-            return f"it has {found.value:.4g}, asked: {missed[0]}" if found else f"no {missed[0].name}"
+            return f"it has {found.value:.4g}, {ASKED}{missed[0]}" if found else f"no {missed[0].name}"
         if trial.id in self.front:
             return "on the front"
         return self._surpassed(trial)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from ..core.errors import NotWritten, SeatrialError
+from ..core.errors import MissingPart, NotWritten, SeatrialError
 from ..core.process import Limits
 from ..devices.arms import Arm
 from ..exporter.artifact import Artifact
@@ -90,7 +90,7 @@ class Making:
 
     def _proven(self, candidate: Candidate, made: Artifact | SeatrialError, proofs: dict[object, Proof]) -> Trial:
         if isinstance(made, SeatrialError):
-            kind = getattr(made, "kind", "error")
+            kind = "missing" if isinstance(made, MissingPart) else getattr(made, "kind", "error")
             return Trial(candidate, "failed", f"{made.asked}: {made.found}", kind=kind)
         if candidate.settings not in proofs:
             self.say(f"proving {candidate.label}")

@@ -102,7 +102,8 @@ class Objective:
         measure: a name of `MEASURES` or `TIMED`, ``expected_cost``, or ``function``.
         direction: ``max`` or ``min``.
         costs: the cost matrix of ``expected_cost``, see `Costs.to_dict`.
-        slice: ``name`` and ``indices`` of the examples that count; None for all.
+        slice: ``name`` and ``indices`` of the examples that count, and ``of`` how many that were named, where some of
+            these were never judged; None for all.
         data: ``name``, ``id`` and ``labels`` of examples that the study did not have; None for its own.
         function: ``path``, ``name`` and ``sha256`` of the user's own.
         targets: only candidates on these runtimes; None for all.
@@ -138,7 +139,7 @@ class Objective:
         """What it is, in words."""
         words = self.measure.replace("_", " ")
         words = f"{self.function['name']}()" if self.function else words
-        words += f" on {self.slice['name']}" if self.slice else ""
+        words += f" on {self.slice['name']}{_left(self.slice)}" if self.slice else ""
         where = (
             f"{self.data['name']} ({len(self.data['labels'])} examples)" if self.data else "the study's labelled data"
         )
@@ -151,6 +152,12 @@ class Objective:
     def from_dict(cls, data: dict[str, Any]) -> Objective:
         """From JSON data."""
         return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+
+
+def _left(slice: dict[str, Any]) -> str:
+    """Of a slice, what became of those that were not judged."""
+    n = len(slice["indices"])
+    return f" ({n} of its {slice['of']} examples are among those that were judged)" if "of" in slice else ""
 
 
 @dataclass(frozen=True)

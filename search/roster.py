@@ -8,9 +8,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from ..core.errors import NotWritten
 from ..devices.store import Store, batches, insert_once, metadata
+from .candidate import Candidate
 from .trials import AGAIN
 
 tried = sa.Table(
@@ -40,6 +41,10 @@ claims = sa.Table(
 )
 TUNED, UNTRAINED = "-tuned", "-untrained"
 """Behind a model's key: what it inherited, trained a little further; the same graph before training, for its times."""
+REFUSED = "refused"
+"""Kind of the failure of a model that can't keep to a bound, whatever its weights, and wasn't trained."""
+ASKED = "asked: "
+"""In the reason of such a failure, before the bound."""
 LEASE_S = 60.0
 """A claim from another machine that nobody renewed for so long is free: its owner is dead, or its machine is."""
 
@@ -53,7 +58,7 @@ class Tried:
         values: of the first candidate with this key.
         status: ``ok`` or ``failed``.
         reason: why it failed.
-        kind: of the failure: ``error``, ``timeout``, ``oom``, ``signal``, ``diverged``.
+        kind: of the failure: ``error``, ``timeout``, ``oom``, ``signal``, ``diverged``, ``missing``, ``refused``.
         macs: multiplications with an addition; None where they aren't known before.
         parameters: how many.
         accuracy: top-1 of the source on "valid"; None for a model of a pool.
@@ -75,6 +80,16 @@ class Tried:
     times: dict[str, float] = field(default_factory=dict)
 
 
+def earlier(candidate: Candidate) -> list[str]:
+    """Ids of the same deployment before its model was trained further, and before it was trained: of the same graph."""
+    model = candidate.model
+    if not model or model.endswith(UNTRAINED):
+        return []
+    key = model.removesuffix(TUNED)
+    models = [key + UNTRAINED] if key == model else [key, key + UNTRAINED]
+    return [replace(candidate, model=each).id for each in models]
+
+
 class Roster:
     """The models of one study in a store."""
 
@@ -87,6 +102,11 @@ class Roster:
     def add(self, one: Tried) -> None:
         """Keep what became of a model; what is there stays."""
         self.store.put(tried, [{"study": self.study, "model": one.model, "data": json.dumps(asdict(one))}])
+
+    def put(self, one: Tried) -> None:
+        """Keep what became of a model in place of what is there."""
+        row = sa.and_(tried.c.study == self.study, tried.c.model == one.model)
+        self.store.write(sa.update(tried).where(row).values(data=json.dumps(asdict(one))))
 
     def get(self, model: str) -> Tried | None:
         """What became of a model; None where nothing did yet."""
@@ -111,9 +131,19 @@ class Roster:
         query = sa.select(tried.c.data).where(tried.c.study == self.study).order_by(tried.c.id)
         return {one.model: one for (data,) in self.store.ask(query) for one in [Tried(**json.loads(data))]}
 
-    def forget_failed(self) -> list[str]:
-        """Drop the failures that another run may not have, for want of time or memory, or a kill; their models."""
-        again = [one.model for one in self.all().values() if one.kind in AGAIN]
+    def forget_failed(self, bounds: Collection[str] = ()) -> list[str]:
+        """Drop the failures that another run may not have: for want of time, memory or a part; for bounds that went.
+
+        Args:
+            bounds: in words, those that hold.
+
+        Returns:
+            Their models.
+        """
+        failed = [one for one in self.all().values() if one.status == "failed"]
+        refused = [one for one in failed if one.kind == REFUSED]
+        again = [one.model for one in failed if one.kind in AGAIN]
+        again += [one.model for one in refused if str(one.reason).partition(ASKED)[2] not in bounds]
         for some in batches(again):
             self.store.write(sa.delete(tried).where(tried.c.study == self.study, tried.c.model.in_(some)))
         return again

@@ -144,7 +144,7 @@ class Study:
             return views.added
 
     def costs_of(self, names: Sequence[str], target: str) -> Costs | None:
-        """The cost matrix whose decisions a candidate on a target was chosen for: of the first of these that has one."""
+        """The cost matrix by which a candidate on a target was chosen: of the first of these objectives with one."""
         known = self.objectives
         own = [known[name] for name in names if name in known and target in (known[name].targets or [target])]
         return next((objective.matrix for objective in own if objective.matrix), None)

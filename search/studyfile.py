@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +71,17 @@ class Budget:
     memory_gib: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "threads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} = {value!r} is not a whole number from 1 up")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise ValueError(f"seed = {self.seed!r} is not a whole number")
+        _check_whole(self, ("epochs", "batch", "threads"), 1)
+        _check_whole(self, ("seed",), 0)
         for name in ("lr", "timeout_s", "memory_gib"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            if value is not None and not _positive(value):
                 raise ValueError(f"{name} = {value!r} is not a number above 0")
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What of it decides the weights: a training that was given more time is the same one."""
+        return {k: v for k, v in asdict(self).items() if k not in ("timeout_s", "memory_gib")}
 
     @property
     def limits(self) -> Limits:
@@ -110,12 +112,21 @@ class Effort:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("evaluations", "threads", "examples", "calibration"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} = {value!r} is not a whole number from 1 up")
-        if self.minutes is not None and not (isinstance(self.minutes, int | float) and self.minutes > 0):
+        _check_whole(self, ("evaluations", "threads", "examples", "calibration"), 1)
+        _check_whole(self, ("seed",), 0)
+        if self.minutes is not None and not _positive(self.minutes):
             raise ValueError(f"minutes = {self.minutes!r} is not a number above 0")
+
+
+def _check_whole(data: object, names: Sequence[str], least: int) -> None:
+    for name in names:
+        value = getattr(data, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} = {value!r} is not a whole number from {least} up")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True)
@@ -290,8 +301,8 @@ def _family(data: str | Mapping[str, Any] | None, asked: str) -> dict[str, Any] 
 
 
 def _names(data: list[Any], asked: str) -> tuple[str, ...]:
-    if not all(isinstance(name, str) for name in data):
-        raise UsageError(asked, f"{data!r}", "write a list of names")
+    if not all(isinstance(name, str) for name in data) or len({*data}) < len(data):
+        raise UsageError(asked, f"{data!r}", "write a list of names, each once")
     return tuple(data)
 
 

@@ -35,7 +35,7 @@ medians = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("data", sa.Text, nullable=False),  # JSON: ns of each block; derived, so that many launches are read fast
 )
-AGAIN = ("timeout", "oom", "signal")
+AGAIN = ("timeout", "oom", "signal", "missing")
 """Kinds of failures that another run may not have."""
 
 
@@ -47,7 +47,7 @@ class Trial:
         candidate: what was tried.
         status: ``ok``, ``infeasible`` (it runs, and a check said no) or ``failed``.
         reason: why it isn't ok.
-        kind: of a failure to convert or quantize: ``error``, ``timeout``, ``oom``, ``signal``.
+        kind: of a failure: ``error``, ``timeout``, ``oom``, ``signal``, or ``missing``: a part that isn't installed.
         artifact: path of the model's main file within the study's folder.
         artifact_id: content id of its files.
         route: the converters that made it.
@@ -124,8 +124,21 @@ class Trials:
             models: only those of these models.
         """
         able = [t for t in self.all().values() if models is None or t.candidate.model in models]
-        failed = [t.id for t in able if t.status == "failed"]
-        for some in batches(failed):
+        self.forget([t.id for t in able if t.status == "failed"])
+
+    def failed_again(self) -> dict[str, list[Trial]]:
+        """By model the trials with a failure that another run may not have."""
+        query = sa.select(trials.c.data).where(trials.c.study == self.study)
+        like = sa.or_(*(trials.c.data.contains(json.dumps({"kind": kind})[1:-1]) for kind in AGAIN))
+        found: dict[str, list[Trial]] = {}
+        for trial in [_trial(json.loads(data)) for (data,) in self.store.ask(query.where(like))]:
+            if trial.status == "failed" and trial.kind in AGAIN:
+                found.setdefault(trial.candidate.model, []).append(trial)
+        return found
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Drop trials, so that they are tried again."""
+        for some in batches(ids):
             self.store.write(sa.delete(trials).where(trials.c.study == self.study, trials.c.candidate.in_(some)))
 
     def all(self, ids: Sequence[str] | None = None) -> dict[str, Trial]:

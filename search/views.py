@@ -20,6 +20,7 @@ from . import on_device
 from .kept import Kept
 from .objectives import BUILT_IN, MEASURES, Estimate, Objective, costs, mean, measured, share, timed
 from .replay import function_values, replayed_file
+from .roster import earlier
 from .trials import Trial, Trials, work_of
 
 if TYPE_CHECKING:
@@ -168,17 +169,22 @@ class Views:
         return found
 
     def _launched(self, name: str) -> dict[str, Estimate]:
-        """Of the launches: those of the confirmation, where a candidate took part in it."""
+        """Of the launches: those of the confirmation, where a candidate took part in it.
+
+        A model that was timed before it was trained, or trained further, has what it had then.
+        """
         runs: dict[str, list[ArmRun]] = {}
         trials = Trials(self._store, self.document["key"])
+        before = {id: earlier(trial.candidate) for id, trial in self.trials.items()}
         for stage in ("race", "confirm"):
             seen: dict[str, list[ArmRun]] = {}
-            for run in trials.runs(stage, list(self.trials)):
+            for run in trials.runs(stage, list(dict.fromkeys([*self.trials, *itertools.chain(*before.values())]))):
                 if run.ok:
                     seen.setdefault(run.name, []).append(run)
             runs |= seen
-        found = on_device.medians(name, itertools.chain(*runs.values()))
-        return {id: estimate for id, estimate in found.items() if id in self.trials}
+        known = on_device.medians(name, itertools.chain(*runs.values()))
+        found = {id: next((known[each] for each in (id, *ids) if each in known), None) for id, ids in before.items()}
+        return {id: estimate for id, estimate in found.items() if estimate}
 
     def _inspected(self, name: str) -> dict[str, Estimate]:
         known = self.kept.scores(_FILES)
@@ -222,8 +228,8 @@ class Views:
 
     def _on(self, objective: Objective, found: dict[str, Estimate]) -> dict[str, Estimate]:
         """Those on the runtimes that the objective is asked of."""
-        asked = objective.targets
-        return {id: x for id, x in found.items() if asked is None or self.trials[id].candidate.target in asked}
+        asked, mine = objective.targets, {id: x for id, x in found.items() if id in self.trials}
+        return {id: x for id, x in mine.items() if asked is None or self.trials[id].candidate.target in asked}
 
     def _answered(self, objective: Objective, trial: Trial) -> bool:
         if objective.data:

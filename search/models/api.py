@@ -42,6 +42,7 @@ class Facts:
         key: equal for candidates that build the same graph and are trained alike; None where it can't be built.
         macs: multiplications with an addition, of convolutions and matrix products; None for a model of a pool.
         parameters: how many; None for a model of a pool.
+        weights: how many of them no converter folds into others: matrices and kernels; None for a model of a pool.
         error: why it can't be built.
         kind: of that failure: ``error``, ``timeout``, ``oom``, ``signal``.
     """
@@ -49,6 +50,7 @@ class Facts:
     key: str | None
     macs: int | None = None
     parameters: int | None = None
+    weights: int | None = None
     error: str | None = None
     kind: str | None = None
 
@@ -122,7 +124,7 @@ class Models:
                 found = json.loads(places[id].read_text())
                 others = [[name, values.get(name)] for name in self.study.training]
                 key = content_id([found["key"], others]) if others else found["key"]
-                self._known[id] = Facts(key, found["macs"], found["parameters"])
+                self._known[id] = Facts(key, found["macs"], found["parameters"], found["weights"])
         return [self._known[content_id(dict(values))] for values in many]
 
     def key(self, values: Values) -> str:
@@ -199,7 +201,7 @@ class Models:
             return self._unbuilt(values, known)
         key = known.key
         begun = start.folder.parent.name if start else ""
-        out = self.folder / "trained" / f"{key}-{content_id([_deciding(budget), begun])}"
+        out = self.folder / "trained" / f"{key}-{content_id([budget.deciding, begun])}"
         if not (out / RESULT).exists():
             args: dict[str, Any] = {"values": dict(values), "budget": asdict(budget), "out": str(out)}
             args |= {"state": str(self._state(out)), "start": str(start.folder) if start else None}
@@ -300,7 +302,7 @@ class Models:
 
     @property
     def _shared(self) -> Path:
-        return self.folder / "shared" / content_id(_deciding(self.study.shared))
+        return self.folder / "shared" / content_id(self.study.shared.deciding)
 
     def _state(self, out: Path) -> Path:
         return self.folder / "state" / f"{out.name}.pt"
@@ -355,11 +357,6 @@ class Models:
         with lease.shared(purpose=label, progress=self.say) as held:
             begun = process.start(f"{_TASKS}:{task}", args, workdir=log, limits=limits, label=label, env=_PATIENT)
             return {**begun.result(held.give_way), "halted_s": begun.child.halted_s}
-
-
-def _deciding(budget: Budget) -> dict[str, Any]:
-    """What of a budget decides the weights: a training that was given more time is the same one."""
-    return {k: v for k, v in asdict(budget).items() if k not in ("timeout_s", "memory_gib")}
 
 
 def _result(values: Values, key: str, folder: Path) -> Result:

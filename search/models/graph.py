@@ -9,7 +9,7 @@ from ...exporter.sources.torch_args import flat
 
 
 def facts(model: Any, args: Any) -> dict[str, Any]:
-    """Key, multiplications with an addition, and parameters of a module in eval mode.
+    """Key, multiplications with an addition, parameters and weights of a module in eval mode.
 
     The key is of the operators that run, in their order, with what flows between them: shapes, types, constants. Names
     of modules and weights' values don't count, so two ways of writing the same network are one.
@@ -19,7 +19,8 @@ def facts(model: Any, args: Any) -> dict[str, Any]:
         args: example inputs; they are run through it once.
 
     Returns:
-        ``key``, ``macs`` (of convolutions and matrix products), ``parameters``.
+        ``key``, ``macs`` (of convolutions and matrix products), ``parameters``, ``weights`` (those of matrices and
+        kernels: converters fold others into them).
     """
     import torch
     from torch.utils import _pytree
@@ -33,7 +34,9 @@ def facts(model: Any, args: Any) -> dict[str, Any]:
         outputs = flat(model, structure)(*leaves)
     told = [recorder.described(leaves), recorder.lines, recorder.described(outputs)]
     parameters = sum(p.numel() for p in model.parameters())
-    return {"key": content_id(told), "macs": counter.get_total_flops() // 2, "parameters": parameters}
+    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    macs = counter.get_total_flops() // 2
+    return {"key": content_id(told), "macs": macs, "parameters": parameters, "weights": weights}
 
 
 def _recorder() -> Any:
