@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 ONLY = "inputs"
 """In an ``.npz``, stands for the input of a model that has only one, whatever that is called."""
+ROWS = "rows"
+"""In an ``.npz`` of some of the data, which rows of the whole they are."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A named set of feeds, with integer class labels and the files' names where they are known."""
+    """A named set of feeds, with integer class labels, the files' names, and rows of a larger set where known."""
 
     name: str
     id: str
     feeds: list[Feed]
     labels: list[int] | None = None
     names: list[str] | None = None
+    rows: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -40,6 +43,12 @@ class Data:
     def to_dict(self) -> dict[str, Any]:
         """What reports say of it."""
         return {"name": self.name, "id": self.id, "n": len(self)}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a Program keeps of it beside the feeds."""
+        rows = {ROWS: self.rows} if self.rows else {}
+        return {**self.to_dict(), "labels": self.labels, "names": self.names, **rows}
 
 
 def load(
@@ -54,7 +63,7 @@ def load(
     A folder holds pictures, labelled by a ``labels.csv`` (``file,label``) where there is one, or one folder per class;
     a label is the class's number or, where the names of the `classes` are known, its name. An ``.npz`` holds an array
     per input whose first axis counts the samples (its batch axis), and integer ``labels`` where there are any; an only
-    input may be called `ONLY`.
+    input may be called `ONLY`; `ROWS` tells which rows of a larger set they are.
 
     Raises:
         UsageError: nothing there, unreadable, or not of a kind that fits the model.
@@ -130,8 +139,8 @@ def _numbers(names: list[str], classes: list[str], asked: str) -> list[int]:
 
 def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:
     arrays = samples.arrays(path, asked)
-    labels = arrays.pop("labels", None)
     names = [spec.name for spec in inputs]
+    counted = {name: arrays.pop(name) for name in ("labels", ROWS) if name in arrays and name not in names}
     if len(names) == 1 and set(arrays) == {ONLY}:
         arrays = {names[0]: arrays[ONLY]}
     if set(arrays) != set(names):
@@ -141,12 +150,14 @@ def _npz(path: Path, inputs: Sequence[TensorSpec], asked: str) -> Data:
     if not n or any(shape[:1] != (n,) for shape in shapes):
         todo = "the first axis counts the samples: the same number in each array, at least one"
         raise UsageError(asked, f"arrays of the shapes {', '.join(map(str, shapes))}", todo)
-    if labels is not None and (labels.shape != (n,) or labels.dtype.kind not in "iu"):
-        raise UsageError(asked, f"labels of {labels.dtype}{list(labels.shape)}", f"needed: {n} whole numbers")
+    for name, array in counted.items():
+        if array.shape != (n,) or array.dtype.kind not in "iu":
+            raise UsageError(asked, f"{name} of {array.dtype}{list(array.shape)}", f"needed: {n} whole numbers")
     whole = {spec.name: cast(arrays[spec.name], spec, asked) for spec in inputs}
     feeds = [{name: array[i : i + 1] for name, array in whole.items()} for i in range(n)]
     _check_shapes(feeds[0], inputs, asked)
-    return Data(path.name, file_sha256(path)[:16], feeds, None if labels is None else [int(x) for x in labels])
+    labels, rows = ([int(x) for x in counted[name]] if name in counted else None for name in ("labels", ROWS))
+    return Data(path.name, file_sha256(path)[:16], feeds, labels, rows=rows)
 
 
 def cast(array: ndarray, spec: TensorSpec, asked: str) -> ndarray:

@@ -37,7 +37,7 @@ class Program:
         main: one name for each main sample (``example``, ``noise 0``, ``real 3``).
         edges: one name for each edge case.
         data: facts of the user's data by use (``calibration``, ``held_out``, ``evaluate``, ``confirm``): name, id, n,
-            labels, names of the files.
+            labels, names of the files, rows of a larger set.
         labels: class names of a declared classifier.
         detections: the outputs of a declared detector, see `proof.detections.read`; empty for others.
         preprocess: how photos become inputs.

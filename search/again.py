@@ -283,17 +283,16 @@ def _slice(text: str, program: Program, given: Examples | None) -> dict[str, Any
     labels, names = (given.labels, given.names) if given else (own.get("labels"), own.get("names"))
     if not labels:
         raise UsageError(asked, "the study has no labelled data", "add --data, or search with --evaluate")
-    if name == "class":
-        classes = program.labels or []
-        if rest not in classes:
-            raise UsageError(asked, "no such class", f"known: {', '.join(classes)}")
-        found = [i for i, y in enumerate(labels) if y == classes.index(rest)]
-        text = rest
-    else:
-        found, text = _indices(asked, Path(rest), len(labels), names), name
+    if name != "class":
+        found, of = _indices(asked, Path(rest), len(labels), names, None if given else own.get(loader.ROWS))
+        return {"name": name, "indices": found, **({"of": of} if of > len(found) else {})}
+    classes = program.labels or []
+    if rest not in classes:
+        raise UsageError(asked, "no such class", f"known: {', '.join(classes)}")
+    found = [i for i, y in enumerate(labels) if y == classes.index(rest)]
     if not found:
         raise UsageError(asked, "no example is in it", "choose another slice")
-    return {"name": text, "indices": found}
+    return {"name": rest, "indices": found}
 
 
 def _lines(asked: str, path: Path) -> list[str]:
@@ -307,18 +306,37 @@ def _lines(asked: str, path: Path) -> list[str]:
     return lines
 
 
-def _indices(asked: str, path: Path, n: int, names: Sequence[str] | None) -> list[int]:
-    lines = _lines(asked, path)
-    places = {str(i): i for i in range(n)} if all(line.isdigit() for line in lines) else None
-    if places is None:
-        if names is None:
-            raise UsageError(asked, "the examples have no names", f"give indices from 0 to {n - 1}")
-        places = {name: i for i, name in enumerate(names)}
-    unknown = [line for line in lines if line not in places]
+def _indices(
+    asked: str, path: Path, n: int, names: Sequence[str] | None, rows: Sequence[int] | None
+) -> tuple[list[int], int]:
+    """Which of `n` examples a file names, and how many it names.
+
+    Args:
+        asked: for errors.
+        path: of the file.
+        n: how many there are.
+        names: of their files, where they have any.
+        rows: of these examples in the whole data, where some of it was left out: indices count the whole.
+    """
+    lines = list(dict.fromkeys(_lines(asked, path)))
+    whole = max(rows) + 1 if rows else n
+    if all(line.isdigit() for line in lines):
+        places, known = {str(row): i for i, row in enumerate(rows or range(n))}, {str(i) for i in range(whole)}
+    elif names is None:
+        raise UsageError(asked, "the examples have no names", f"give indices from 0 to {whole - 1}")
+    else:
+        places, known = {name: i for i, name in enumerate(names)}, set(names)
+    unknown = [line for line in lines if line not in known]
     if unknown:
         found = f"no such example: {', '.join(unknown[:5])}" + (" ..." if len(unknown) > 5 else "")
-        raise UsageError(asked, found, f"there are {n}: indices from 0, or the files' names within the data's folder")
-    return sorted({places[line] for line in lines})
+        raise UsageError(
+            asked, found, f"there are {whole}: indices from 0, or the files' names within the data's folder"
+        )
+    judged = sorted(places[line] for line in lines if line in places)
+    if not judged:
+        found = f"none of its {len(lines)} examples is among the {n} of {whole} that were judged"
+        raise UsageError(asked, found, "name others, or search anew with more: search = {examples = N}")
+    return judged, len(lines)
 
 
 def before_and_after(views: Views, objective: Objective, id: str) -> dict[str, dict[str, Estimate]]:

@@ -77,7 +77,7 @@ def fill(
         outputs = [run(feed) for feed in group.feeds] if use != "calibration" else None
         _save(folder, use, group.feeds, outputs)
     specs = [TensorSpec(name, str(a.dtype), tuple(a.shape)) for name, a in answers[0].items()]
-    facts = {use: {**group.to_dict(), "labels": group.labels, "names": group.names} for use, group in groups.items()}
+    facts = {use: group.facts for use, group in groups.items()}
     return Answers(specs, [name for name, _ in main], kept, facts, [*heard, *notes])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core.errors import CannotDo, MissingPart, NotWritten, SeatrialError
 from ...core.paths import whole_file, whole_folder
-from ...exporter.data import ONLY
+from ...exporter.data import ONLY, ROWS
 from ...exporter.sources import user
 from ..studyfile import Budget
 from . import graph, shared, source, training
@@ -172,7 +172,7 @@ def declared(study: Mapping[str, Any]) -> dict[str, Any]:
 def data(
     study: Mapping[str, Any], values: Values | None, parts: Sequence[tuple[str, int | None, str]]
 ) -> dict[str, Any]:
-    """Write parts of the data as the exporter takes them: an array for the model's input, and ``labels``.
+    """Write parts of the data as the exporter takes them: an array for the model's input, ``labels``, `ROWS` of some.
 
     Args:
         study: see `Code`.
@@ -184,11 +184,11 @@ def data(
     code = Code(study)
     for part, most, out in parts:
         inputs, labels = code.data(part, values)
+        arrays: dict[str, Any] = {ONLY: inputs, "labels": labels}
         if most and most < len(labels):
             rows = np.linspace(0, len(labels) - 1, most).round().astype(int)
-            inputs, labels = inputs[rows], labels[rows]
+            arrays = {**{name: array[rows] for name, array in arrays.items()}, ROWS: rows}
         with whole_file(Path(out)) as place, place.open("wb") as file:
-            arrays: dict[str, Any] = {ONLY: inputs, "labels": labels}
             np.savez(file, **arrays)
     return {}
 

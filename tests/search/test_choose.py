@@ -96,7 +96,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None])
             labels = names["get_model"]()(torch.from_numpy(x)).argmax(1).numpy()
         wrong = rng.uniform(size=n) < 0.2
         labels[wrong] = rng.integers(0, 4, wrong.sum())
-        np.savez(folder / f"{name}.npz", x=x, **({} if name == "calibration" else {"labels": labels}))
+        more = {} if name == "calibration" else {"labels": labels}
+        if name == "evaluate":  # every second one of a larger set
+            more["rows"] = 2 * np.arange(n)
+        np.savez(folder / f"{name}.npz", x=x, **more)
     for name, text in (("costs.csv", COSTS), ("equal.csv", EQUAL), ("mine.py", FUNCTION), ("search.py", "SCALE = 2")):
         (folder / name).write_text(text)
     return folder
@@ -268,7 +271,7 @@ def test_a_slice_looks_at_its_examples_alone(study: Study, folder: Path, tmp_pat
     cats = study.add_objective("cats", slice="class=cat")
     best = study.select(maximize="cats")["id"]
     assert cats.estimates[best].n == (labels == 2).sum()
-    (tmp_path / "few.txt").write_text("3\n5\n\n8\n")
+    (tmp_path / "few.txt").write_text("6\n10\n\n16\n")
     assert study.add_objective("few", slice=f"few={tmp_path / 'few.txt'}").estimates[best].n == 3
     for text, words in (
         ("class=cow", "no such class"),
@@ -278,11 +281,28 @@ def test_a_slice_looks_at_its_examples_alone(study: Study, folder: Path, tmp_pat
         with pytest.raises(UsageError) as error:
             study.add_objective("bad", slice=text)
         assert words in error.value.found
-    for lines, words in (("120", "no such example: 120"), ("photo.jpg", "have no names"), ("", "no example")):
+    for lines, words in (("239", "no such example: 239"), ("photo.jpg", "have no names"), ("", "no example")):
         (tmp_path / "few.txt").write_text(lines)
         with pytest.raises(UsageError) as error:
             study.add_objective("bad", slice=f"few={tmp_path / 'few.txt'}")
         assert words in error.value.found
+
+
+def test_indices_count_the_whole_data_of_which_some_were_judged(study: Study, folder: Path, tmp_path: Path) -> None:
+    labels = np.load(folder / "evaluate.npz")["labels"]
+    cats = study.add_objective("cats", slice="class=cat").estimates
+    rows = [2 * i for i in np.flatnonzero(labels == 2)]
+    (tmp_path / "rows.txt").write_text("\n".join(map(str, rows)))
+    same = study.add_objective("same", slice=f"cats={tmp_path / 'rows.txt'}")
+    assert same.estimates == cats and "were judged" not in same.objective.text
+    (tmp_path / "more.txt").write_text("\n".join(map(str, [1, 3, *rows, 5])))
+    added = study.add_objective("more", slice=f"cats={tmp_path / 'more.txt'}")
+    assert added.estimates == cats
+    told = f"on cats ({len(rows)} of its {len(rows) + 3} examples are among those that were judged)"
+    assert told in added.objective.text and told in study.objectives["more"].text
+    (tmp_path / "none.txt").write_text("1\n3\n")
+    with pytest.raises(UsageError, match="none of its 2 examples is among the 120 of 239 that were judged"):
+        study.add_objective("bad", slice=f"few={tmp_path / 'none.txt'}")
 
 
 def test_a_user_s_function_sees_stored_answers_in_a_process_of_its_own(study: Study, folder: Path) -> None:

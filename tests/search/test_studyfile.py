@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from seatrial.cli.search_models import is_study
 from seatrial.core.errors import ChildFailed, UsageError
+from seatrial.core.specs import TensorSpec
+from seatrial.exporter import data as loader
 from seatrial.search import studyfile
 from seatrial.search.goals import Goals
 from seatrial.search.models.api import Models
@@ -155,6 +157,20 @@ def refused(path: Path, words: list[str]) -> None:
         studyfile.read(path)
     for word in words:
         assert word in str(error.value)
+
+
+def test_thinned_data_know_their_rows(tmp_path: Path) -> None:
+    text = OWN.replace(
+        'raise OSError("no disk")',
+        "import numpy as np\n\n    return np.arange(50, dtype=np.float32).reshape(10, 5), np.arange(10)",
+    )
+    models = Models(studyfile.read(write(tmp_path, text)), tmp_path / "work")
+    found = models.data({}, {"valid": 4, "test": 10})
+    inputs = [TensorSpec("x", "float32", (1, 5))]
+    some, whole = (loader.load(found[part], inputs, None, "evaluation") for part in ("valid", "test"))
+    assert some.rows == [0, 3, 6, 9] == some.labels and whole.rows is None
+    assert [int(feed["x"][0, 0]) // 5 for feed in some.feeds] == some.rows
+    assert some.facts["rows"] == some.rows and "rows" not in whole.facts
 
 
 def test_an_error_in_the_file_comes_with_its_line(tmp_path: Path) -> None:
