@@ -106,6 +106,18 @@ class Code:
             raise UsageError(asked, f"it returns {text}", "inputs (n, ...) and n labels, at least one of each")
         if labels.dtype.kind not in "iu":
             raise UsageError(asked, f"labels are {labels.dtype}", "labels are whole numbers: the classes' indices")
+        if self.family is not None:
+            self._check_family(inputs, labels, asked)
         if inputs.dtype.kind == "f":
             inputs = inputs.astype(np.float32, copy=False)
         return inputs, labels.astype(np.int64, copy=False)
+
+    def _check_family(self, inputs: ndarray, labels: ndarray, asked: str) -> None:
+        """Refuse data that the family's models, as its options have them, don't take."""
+        options = self.family or {}
+        size, classes = options["size"], options["classes"]
+        wanted = (options["channels"], size, size)
+        if inputs.shape[1:] != wanted or labels.min() < 0 or labels.max() >= classes:
+            found = f"inputs {inputs.dtype}{list(inputs.shape)}, labels from {labels.min()} to {labels.max()}"
+            takes = f"it takes [n, {', '.join(map(str, wanted))}] and labels from 0 to {classes - 1}"
+            raise UsageError(asked, found, f"set channels, size and classes of the family: {takes}")

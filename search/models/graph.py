@@ -23,20 +23,39 @@ def facts(model: Any, args: Any) -> dict[str, Any]:
         kernels: converters fold others into them).
     """
     import torch
-    from torch.utils import _pytree
     from torch.utils.flop_counter import FlopCounterMode
 
-    args = (args,) if isinstance(args, torch.Tensor) else args
-    leaves, structure = _pytree.tree_flatten(dict(args) if isinstance(args, dict) else tuple(args))
     counter = FlopCounterMode(display=False)
     recorder = _recorder()
+    run, leaves = _flat(model, args)
     with torch.no_grad(), counter, recorder:
-        outputs = flat(model, structure)(*leaves)
+        outputs = run(*leaves)
     told = [recorder.described(leaves), recorder.lines, recorder.described(outputs)]
     parameters = sum(p.numel() for p in model.parameters())
     weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     macs = counter.get_total_flops() // 2
     return {"key": content_id(told), "macs": macs, "parameters": parameters, "weights": weights}
+
+
+def _flat(model: Any, args: Any) -> tuple[Any, list[Any]]:
+    """The module as a function of the tensors in its arguments, and these."""
+    import torch
+    from torch.utils import _pytree
+
+    args = (args,) if isinstance(args, torch.Tensor) else args
+    leaves, structure = _pytree.tree_flatten(dict(args) if isinstance(args, dict) else tuple(args))
+    return flat(model, structure), leaves
+
+
+def classes(model: Any, args: Any) -> int | None:
+    """How many classes a module tells apart, whose only output is (n, classes); of others None."""
+    import torch
+    from torch.utils import _pytree
+
+    run, leaves = _flat(model.eval(), args)
+    with torch.no_grad():
+        found = _pytree.tree_leaves(run(*leaves))
+    return int(found[0].shape[-1]) if len(found) == 1 and found[0].dim() == 2 else None
 
 
 def _recorder() -> Any:

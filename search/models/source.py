@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import ChildFailed
-from . import declare, elastic
+from . import declare, elastic, graph
 from .code import Code
 
 FILE, WEIGHTS, CODE = "model.py", "weights.pt", "code"
@@ -84,7 +84,10 @@ def write(folder: Path, code: Code, values: Mapping[str, Any], model: Any) -> No
     if family:
         head, line, rest = text.partition("\nWEIGHTS = ")
         text = f"{head}{_OPTIONS.format(options=_literal(code.family)).rstrip()}{line}{rest}"
-    for name, value in zip(("get_labels", "get_preprocess"), code.declared, strict=True):
+    labels, preprocess = code.declared
+    classes = None if labels else graph.classes(model, code.args(values))
+    labels = labels or ([str(i) for i in range(classes)] if classes else None)  # as the data's labels count them
+    for name, value in (("get_labels", labels), ("get_preprocess", preprocess)):
         if value is not None:
             text += _DECLARED.format(name=name, value=_literal(value))
     (folder / FILE).write_text(text)
