@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ..search.objectives import Estimate
     from ..search.study import Study
 
+_BEFORE = ("latency_ms", "size_bytes", "accuracy")
+"""What every study was searched by, or tells of each candidate."""
+_TIMES = {"latency_ms": "time", "size_bytes": "size"}
+"""Told as a multiple, and of what."""
+
 
 @click.group("objectives")
 def command() -> None:
@@ -75,7 +80,7 @@ def add(
     if output:
         found.pack(chosen["id"], output, overwrite, cost=added.objective.matrix)
     if as_json:
-        click.echo(json.dumps(_data(found, added, chosen)))
+        click.echo(json.dumps(_data(found, added, chosen, old)))
         return
     for line in _verdict(found, added, chosen, old):
         click.echo(line)
@@ -150,22 +155,42 @@ def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None
     bounds = ", ".join(f"{b['bound']} with p = {b['probability']:.3g}" for b in chosen["bounds"])
     lines = [f"an old trial meets the demand ({bounds}): {label(chosen)}"] if bounds else []
     lines.append(f"best for {name}: {label(chosen)}, {span(added.estimates[chosen['id']])}")
-    old = added.stands_for.get(str(old), old)
-    if old in added.estimates and old != chosen["id"]:
-        lines.append(f"against the old winner: {_against(added, chosen, study.candidate(str(old)))}")
-        difference = study.difference(name, chosen["id"], str(old))
-        if difference:
-            lines.append(f"difference over the same examples: {_decided(difference, 0)}")
-        ratio = study.ratio(name, chosen["id"], str(old)) if added.objective.device else None
-        if ratio and added.objective.measure == "latency_ms":
-            lines.append(f"its time there over the old winner's: {_decided(ratio, 1)}")
-    elif old == chosen["id"]:
-        lines.append(
-            "it is the old winner, as this device runs it" if added.stands_for else "it is the old winner, too"
-        )
+    other = _compared(study, added, chosen, old)
+    if other and other["id"] == chosen["id"]:
+        same = "it is the old winner, as this device runs it" if added.stands_for else "it is the old winner, too"
+        lines.append(same)
+    elif other:
+        lines.append(f"against the old winner: {_against(other['objectives'])}")
+        if other["difference"]:
+            lines.append(f"difference over the same examples: {_decided(other['difference'], 0)}")
+        if other["ratio"]:
+            lines.append(f"its time there over the old winner's: {_decided(other['ratio'], 1)}")
     if added.objective.matrix:
-        lines += _costs(study, added, chosen, str(old))
+        lines += _costs(study, added, chosen, other["id"] if other else None)
     return lines
+
+
+def _compared(study: Study, added: Added, chosen: dict[str, Any], old: str | None) -> dict[str, Any] | None:
+    """The chosen candidate beside the old winner; None where there is none that is known by the objective.
+
+    Of both what the study was searched by, too. ``difference`` is that of the added objective over the same examples,
+    ``ratio`` that of the times on its device; None where it is no such objective, or both are the same candidate.
+    """
+    id, name = added.stands_for.get(str(old), str(old)), added.objective.name
+    if id not in added.estimates:
+        return None
+    known = {}
+    for who, row in (("chosen", chosen), ("old_winner", study.candidate(id))):
+        mine = {name: added.estimates[row["id"]].value, **{each: row[each] for each in _BEFORE}}
+        known[who] = mine | {each: value for each, value in row.get("values", {}).items() if each not in mine}
+    objectives = {each: {who: held.get(each) for who, held in known.items()} for each in known["chosen"]}
+    other, timed = id != chosen["id"], added.objective.device and added.objective.measure == "latency_ms"
+    return {
+        "id": id,
+        "objectives": {each: both for each, both in objectives.items() if None not in both.values()},
+        "difference": study.difference(name, chosen["id"], id) if other else None,
+        "ratio": study.ratio(name, chosen["id"], id) if other and timed else None,
+    }
 
 
 def _decided(found: Estimate, at: float) -> str:
@@ -174,21 +199,24 @@ def _decided(found: Estimate, at: float) -> str:
     return span(found) + ("" if sure else ": NOT decided, chance can explain it")
 
 
-def _against(added: Added, new: dict[str, Any], old: dict[str, Any]) -> str:
-    """The old objectives of one candidate beside another's."""
-    words = [f"{added.objective.name} {added.estimates[new['id']].value:.4g} instead of "
-             f"{added.estimates[old['id']].value:.4g}",
-             f"{new['latency_ms'] / old['latency_ms']:.2f} × its time",
-             f"{new['size_bytes'] / old['size_bytes']:.2f} × its size"]  # fmt: skip
-    if new["accuracy"] is not None and old["accuracy"] is not None:
-        words.append(f"accuracy {new['accuracy'] - old['accuracy']:+.1%}")
+def _against(objectives: dict[str, dict[str, float]]) -> str:
+    """Each objective of the chosen candidate beside the old winner's, in words."""
+    words = []
+    for name, both in objectives.items():
+        new, old = both["chosen"], both["old_winner"]
+        if name in _TIMES:
+            words.append(f"{new / old:.2f} × its {_TIMES[name]}")
+        elif name == "accuracy":
+            words.append(f"accuracy {new - old:+.1%}")
+        else:
+            words.append(f"{name} {new:.4g} instead of {old:.4g}")
     return ", ".join(words)
 
 
-def _costs(study: Study, added: Added, chosen: dict[str, Any], old: str) -> list[str]:
+def _costs(study: Study, added: Added, chosen: dict[str, Any], old: str | None) -> list[str]:
     """What the old winner costs where its largest score decides, and the chosen one with the rule."""
     lines = []
-    before = study.cost_of(added.objective.name, old) if old in added.estimates else {}
+    before = study.cost_of(added.objective.name, old) if old else {}
     for group, found in study.cost_of(added.objective.name, chosen["id"]).items():
         plain = before.get(group, {}).get("plain")
         words = f"mean cost on {group!r} ({found['rule'].n} examples): {span(found['rule'])} with its decision rule"
@@ -203,14 +231,18 @@ def span(estimate: Estimate) -> str:
     return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
 
 
-def _data(study: Study, added: Added, chosen: dict[str, Any]) -> dict[str, Any]:
+def _data(study: Study, added: Added, chosen: dict[str, Any], old: str | None) -> dict[str, Any]:
     from dataclasses import asdict
 
     costs = study.cost_of(added.objective.name, chosen["id"]) if added.objective.matrix else None
+    other = _compared(study, added, chosen, old)
+    if other:
+        other |= {key: _plain(other[key]) for key in ("difference", "ratio") if other[key]}
     return {
         "objective": asdict(added.objective),
         "estimates": {id: _plain(e) for id, e in added.estimates.items()},
         "chosen": chosen,
+        "old_winner": other,
         "costs": {g: {k: _plain(e) for k, e in each.items()} for g, each in costs.items()} if costs else None,
         "failed": added.failed,
         "retrainings": added.retrainings,
