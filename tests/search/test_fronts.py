@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy.stats import norm
 from seatrial.devices.launches import ArmRun, Launch
 from seatrial.search.candidate import Candidate
 from seatrial.search.fronts import Fronts, hypervolume
 from seatrial.search.goals import Goals
-from seatrial.search.objectives import Estimate
+from seatrial.search.objectives import SCATTER, Estimate, timed
 from seatrial.search.race import REFERENCE
 from seatrial.search.roster import TUNED, Tried
 from seatrial.search.trials import Trial
@@ -79,6 +81,26 @@ def test_a_constraint_must_hold_for_sure_where_anybody_is_sure() -> None:
 def test_one_launch_puts_nobody_on_a_front_once_some_were_timed_again() -> None:
     found = fronts(["accuracy", "latency_ms"], again=[SLOW, POOR])
     assert found.fronts == {"onnxruntime": [SLOW.id, POOR.id]} and found.winners["best"] == SLOW.id
+
+
+def test_what_one_launch_told_is_not_sure() -> None:
+    """Else what was timed once would be surer of a bound than what was timed again."""
+    assert timed(1.97, None, None, 1).probability("<=", 2) == pytest.approx(norm.cdf(math.log(2 / 1.97) / SCATTER))
+    assert timed(1.9, None, None, 1).probability("<=", 2) > 0.95 > timed(1.99, None, None, 1).probability("<=", 2) > 0.5
+
+
+def test_who_was_not_timed_again_is_to_be_where_the_others_are_no_longer_sure() -> None:
+    """LIKE seemed to keep to the bound and then just does; SLOW, timed once, does so surely."""
+    found = fronts(["latency_ms"], ["accuracy >= 0.868"], again=[LIKE])
+    assert found.finalists == [SLOW.id]
+
+
+def test_each_place_falls_back_on_estimates_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Candidate.of("openvino", "fp32", {"threads": 1}, model="b")
+    monkeypatch.setitem(MS, other, 0.9)
+    monkeypatch.setitem(RIGHT, other, 268)
+    found = fronts(["latency_ms"], ["accuracy >= 0.868"])
+    assert found.winners == {"onnxruntime": SLOW.id, "openvino": other.id, "best": SLOW.id}, "the sure one is the best"
 
 
 def test_of_a_model_and_the_same_trained_further_the_latter_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

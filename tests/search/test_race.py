@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from seatrial.devices.launches import ArmRun, Launch
@@ -190,3 +191,13 @@ def test_a_gap_comes_from_common_launches_or_by_way_of_the_reference() -> None:
         (found,) = race.gap(launches, "a", "b")
         assert math.exp(found) == pytest.approx(1.5, rel=0.02)
     assert race.gap(together, "a", "c") == []
+
+
+def test_one_that_was_given_another_chance_and_took_it_has_not_failed() -> None:
+    world = World({"a": 2.0}, fails=lambda name, count: name == "a" and count == 0)
+    step = race.Next(["a"], race.SCREEN_ROUNDS)
+    first, second = (world.launch(index, step) for index in range(2))
+    assert race.failures([first]) == {"a": "no answer"}
+    assert race.failures([first, second]) == {}
+    later = replace(first, started=second.started + 1)
+    assert race.failures([later, second]) == {"a": "no answer"}, "the last one tells, whatever the order of the list"
