@@ -24,12 +24,10 @@ import sqlalchemy as sa
 from common import heading
 from seatrial.core.ids import content_id
 from seatrial.devices.store import Store, measurements, pack, unpack
-from seatrial.exporter.program import Program
-from seatrial.search.conclude import _more, fronts
+from seatrial.search.conclude import fronts, origin, written
 from seatrial.search.explore import Exploring, opened
 from seatrial.search.roster import Tried, tried
 from seatrial.search.space import Space
-from seatrial.search.study import Study
 from seatrial.search.trials import Trial, medians, trials
 
 MODELS, FACTS, TARGETS = 5_000, 100_000, ("onnxruntime", "openvino", "tflite")
@@ -184,18 +182,8 @@ def looked(file: Path, out: Path) -> None:
             lambda: exploring.trials.outline("race"),
         )
         found = timed("the fronts of all that is known", lambda: fronts(exploring, models, []))
-        facts = {
-            "key": exploring.key,
-            "title": "growth",
-            "command": "",
-            "max_drop": 1.0,
-            "seconds": {},
-            "confirmed": {},
-        }
-        facts["more"] = _more(exploring, found)
-        best = found.trials[found.winners["best"]]
-        program = Program.load(exploring.folder / best.work / "program")
-        timed("study.json and report.html", lambda: Study.write(exploring.folder, found, program, facts))
+        facts = {**origin(exploring, models, ""), "confirmed": {}}
+        timed("study.json and report.html", lambda: written(exploring, found, facts))
 
 
 def main() -> None:

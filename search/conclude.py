@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from ..core.errors import CheckFailed
 from ..devices.launches import Launch
 from ..exporter.program import Program
 from ..exporter.proof.prove import Prover
-from .candidate import LOCAL, key_text
+from .candidate import LOCAL, Candidate, key_text
 from .choose import Demand, nearest
 from .evaluate import ALL_LOSS, GIVEN, INHERITED
 from .findings import Findings, by_arm
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from .explore import Exploring
+    from .several import Several
 
 
 ROUNDS = 3
@@ -46,32 +47,36 @@ def conclude(search: Exploring, command: str) -> Study:
         NothingMeasured: no model was made, proven and timed.
         CheckFailed: none keeps to the constraints; the nearest is named.
     """
-    models = _models(search)
+    models = models_of(search)
     first = fronts(search, models, [])
     _check(first)
     if search.evaluator.way == INHERITED:
         for key in _to_tune(search, models, first):
             search.say(f"training the chosen {key_text(key)} a little further")
             search.evaluator.tune(models[key].values)
-        models = _models(search)
+        models = models_of(search)
         first = fronts(search, models, [])
-    variants = _variants(search, first)
+    return finish(search, models, [*first.finalists, *variants(search, first)], origin(search, models, command))
+
+
+def finish(search: Several, models: Mapping[str, Tried], chosen: Sequence[str], facts: Mapping[str, Any]) -> Study:
+    """Time candidates again, choose by that, write ``study.json`` and ``report.html``, pack.
+
+    Args:
+        search: its facts are stored.
+        models: that may be chosen, by key.
+        chosen: ids of those to be timed again, where they haven't been.
+        facts: as from `origin`.
+
+    Raises:
+        NothingMeasured: nothing can be chosen.
+        CheckFailed: none keeps to the constraints; the nearest is named.
+    """
     judge(search, [objective for objective in search.judged if objective.device])
-    found = _timed_again(search, models, [*first.finalists, *variants])
+    found = _timed_again(search, models, chosen)
     _check(found)
-    facts = {
-        "key": search.key,
-        "title": search.study.path.resolve().parent.name,
-        "command": command,
-        "max_drop": ALL_LOSS,
-        "seconds": search.seconds(),
-        "confirmed": _confirmed(search, found),
-        "more": _more(search, found),
-    }
-    search.settle()
-    best = found.trials[found.winners["best"]]
-    study = Study.write(search.folder, found, Program.load(search.folder / best.work / "program"), facts)
-    for name in search.deployments.places:
+    study = written(search, found, {**facts, "confirmed": _confirmed(search, found)})
+    for name in _places(search, found):
         if name not in found.winners and (search.folder / name / MANIFEST).exists():
             shutil.rmtree(search.folder / name)  # chosen by other constraints
     for name, each in study.winners.items():
@@ -81,10 +86,25 @@ def conclude(search: Exploring, command: str) -> Study:
     return study
 
 
-def _timed_again(search: Exploring, models: Mapping[str, Tried], chosen: list[str]) -> Fronts:
+def written(search: Several, found: Fronts, facts: Mapping[str, Any]) -> Study:
+    """Write ``study.json`` and ``report.html``.
+
+    Args:
+        search: its facts are stored.
+        found: what is known by them.
+        facts: as from `origin`, and ``confirmed``: accuracy by id on data that nothing was chosen by.
+    """
+    more = {**facts["more"], **_more(search, found), "notes": _notes(search, found, facts["more"]["notes"])}
+    whole = {**facts, "key": search.key, "max_drop": ALL_LOSS, "seconds": search.seconds(), "more": more}
+    search.settle()
+    best = found.trials[found.winners["best"]]
+    return Study.write(search.folder, found, Program.load(search.folder / best.work / "program"), whole)
+
+
+def _timed_again(search: Several, models: Mapping[str, Tried], chosen: Sequence[str]) -> Fronts:
     """What is known after these were timed again, and whoever took the place of some that then missed a bound."""
     for _ in range(ROUNDS):
-        search.time_again(chosen, search.trials.all(), search.effort.seed + 1)
+        search.time_again(chosen, search.trials.all(), search.seed + 1)
         found = fronts(search, models, search.trials.launches("confirm"))
         timed = {name for launch in found.confirmed for name in launch.arms}
         new = [id for id in found.finalists if id not in timed]
@@ -118,14 +138,21 @@ def _chosen(found: Fronts) -> list[str]:
     return list(dict.fromkeys(found.trials[id].candidate.model for id in found.winners.values()))
 
 
-def _models(search: Exploring) -> dict[str, Tried]:
+def models_of(search: Several) -> dict[str, Tried]:
     """What was evaluated, the chosen ones also as they were trained further."""
     return {one.model: one for one in search.roster.all().values() if not one.model.endswith(UNTRAINED)}
 
 
-def fronts(search: Exploring, models: Mapping[str, Tried], confirmed: Sequence[Launch]) -> Fronts:
-    """What is known by now, with these launches of those that were timed again."""
-    trials = {id: t for id, t in search.trials.all().items() if t.candidate.model in models}
+def fronts(
+    search: Several, models: Mapping[str, Tried], confirmed: Sequence[Launch], targets: Collection[str] | None = None
+) -> Fronts:
+    """What is known by now, with these launches of those that were timed again; by default of all targets."""
+
+    def counts(candidate: Candidate) -> bool:
+        mine = targets is None or candidate.target in targets
+        return mine and candidate.model in models and candidate.target not in search.left_out
+
+    trials = {id: trial for id, trial in search.trials.all().items() if counts(trial.candidate)}
     raced = _shared(search.trials.outlines("race"), trials)
     latency = Findings(trials, raced, confirmed).latency
     found = Fronts(trials, raced, confirmed, search.goals, search.values(trials, models, latency), models)
@@ -142,7 +169,7 @@ def _shared(raced: Sequence[Launch], trials: Mapping[str, Trial]) -> Sequence[La
     return raced
 
 
-def _each(search: Exploring, some: Sequence[Trial]) -> dict[str, dict[str, ndarray]]:
+def _each(search: Several, some: Sequence[Trial]) -> dict[str, dict[str, ndarray]]:
     """What each example gave, by objective and trial, of objectives that are means over examples."""
     document = {"key": search.key, "candidates": [{"model": t.candidate.model, "status": "ok"} for t in some]}
     found: dict[str, dict[str, ndarray]] = {}
@@ -175,7 +202,7 @@ def _why(found: Fronts, model: str) -> str:
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
-def _variants(search: Exploring, found: Fronts) -> list[str]:
+def variants(search: Several, found: Fronts) -> list[str]:
     """The chosen ones of each place with all settings and numbers of threads: those that are feasible."""
     ids: list[str] = []
     for place, id in found.winners.items():
@@ -194,7 +221,7 @@ def _variants(search: Exploring, found: Fronts) -> list[str]:
     return ids
 
 
-def _confirmed(search: Exploring, found: Fronts) -> dict[str, float]:
+def _confirmed(search: Several, found: Fronts) -> dict[str, float]:
     """Accuracy of the finalists on "test", which nothing is chosen by."""
     confirmed = {}
     for id in dict.fromkeys([*found.finalists, *found.winners.values()]):
@@ -206,37 +233,55 @@ def _confirmed(search: Exploring, found: Fronts) -> dict[str, float]:
     return confirmed
 
 
-def _more(search: Exploring, found: Fronts) -> dict[str, Any]:
-    """What only a study of many models has to tell."""
-    goals = found.goals
-    ways = [one.trained for one in found.models.values() if one.trained]
+def origin(search: Exploring, models: Mapping[str, Tried], command: str) -> dict[str, Any]:
+    """What only a search knows: ``title``, ``command`` and ``more``."""
+    goals = search.goals
+    ways = [one.trained for one in models.values() if one.trained]
     trained = sum(way not in (GIVEN, INHERITED) for way in ways)
     looked = {key.removesuffix(UNTRAINED) for key in search.roster.all() if key.endswith(UNTRAINED)}
-    return {
+    more = {
         "source": {"name": search.study.path.name, "id": search.study.id},
         "goals": {
             "objectives": [{"name": name, "direction": goals.direction(name)} for name in goals.names],
             "constraints": [str(bound) for bound in goals.bounds],
             "described": list(goals.described),
         },
-        "devices": {name: restricts(profile) for name, profile in search.deployments.devices.items()},
+        "trainings": {
+            "shared": int(search.ranks.text is not None),
+            "to check ranks": search.ranks.n,
+            "of models": trained,
+            "spared": len(looked - models.keys()),
+        },
+        "notes": [search.ranks.text] if search.ranks.text else [],
+    }
+    return {"title": search.study.path.resolve().parent.name, "command": command, "more": more}
+
+
+def _more(search: Several, found: Fronts) -> dict[str, Any]:
+    """What only a study of many models has to tell, whoever looks at it."""
+    deployed = search.deployments
+    return {
+        "deployed": {
+            "targets": list(deployed.targets),
+            "precisions": list(deployed.precisions),
+            "threads": deployed.threads,
+        },
+        "devices": {name: restricts(profile) for name, profile in deployed.devices.items()},
         "fronts": found.fronts,
         "models": {
             key: {k: v for k, v in vars(one).items() if k not in ("model", "times")}
             for key, one in found.models.items()
         },
-        "trainings": {
-            "shared": int(search.ranks.text is not None),
-            "to check ranks": search.ranks.n,
-            "of models": trained,
-            "spared": len(looked - found.models.keys()),
-        },
-        "notes": _notes(search, found),
     }
 
 
-def _notes(search: Exploring, found: Fronts) -> list[str]:
-    notes = [search.ranks.text] if search.ranks.text else []
+def _places(search: Several, found: Fronts) -> list[str]:
+    """Each target on each device: those of the search, and those that the study was widened by."""
+    return list(dict.fromkeys([*search.deployments.places, *(t.candidate.place for t in found.trials.values())]))
+
+
+def _notes(search: Several, found: Fronts, told: Sequence[str]) -> list[str]:
+    notes = [*told, *(f"{name} is left out: {why}" for name, why in search.left_out.items())]
     names = found.goals.names
     if len(names) > 1:
         kept = " who keeps to the constraints" if found.goals.bounds else ""
@@ -244,7 +289,7 @@ def _notes(search: Exploring, found: Fronts) -> list[str]:
         words = f"on each {where} nobody{kept} is proven better by {names[0]} than what was chosen"
         notes.append(f"{words}; among equals {' and then '.join(names[1:])} decided")
     notes += _inherited(found)
-    for place in search.deployments.places:
+    for place in _places(search, found):
         if place not in found.winners:
             notes.append(f"{place}: nothing was chosen, {_why_none(found, place)}")
     unsure = [str(b) for b in found.goals.bounds if found.holds(b, found.winners["best"]) < SURE]

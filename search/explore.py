@@ -5,7 +5,6 @@ All that is found is stored as it comes; the same call goes on where an earlier 
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -21,11 +20,10 @@ from ..devices.facts import host_facts
 from ..devices.sitting import PROTOCOL
 from ..devices.store import Store
 from ..targets import require
-from . import on_device, samplers, studyfile
+from . import samplers, studyfile
 from .candidate import Candidate
 from .conclude import conclude
 from .evaluate import ALONE, FINETUNED, GIVEN, INHERITED, PRECISION, Deployments, Evaluator
-from .findings import Latency, row_of
 from .folder import alone, study_folder, sweep
 from .goals import LOGARITHMIC, Goals
 from .goals import UNTRAINED as KNOWN_UNTRAINED
@@ -36,15 +34,13 @@ from .models.api import Models
 from .objectives import SCATTER, Estimate, Objective
 from .progress import Progress, text_of
 from .ranks import Ranks
-from .roster import REFUSED, TUNED, UNTRAINED, Roster, Tried
+from .roster import REFUSED, TUNED, UNTRAINED, Tried
 from .samplers import Sampler
 from .samplers.base import Known
+from .several import Several
 from .space import Space, Values
 from .study import Study
 from .studyfile import OWN, Effort, StudyFile
-from .trials import Trial
-from .underway import Underway
-from .views import Views
 
 Say = Callable[[str], None]
 WAIT_S = 0.5
@@ -154,7 +150,7 @@ def _deciding(study: StudyFile, effort: Effort, deployments: Deployments) -> lis
     return [study.id, study.weights, budgets, *deployed, data, host_facts()["identity"], versions, PROTOCOL]
 
 
-class Exploring(Underway):
+class Exploring(Several):
     """A search over many models, under way in this process and perhaps in others."""
 
     def __init__(
@@ -169,17 +165,13 @@ class Exploring(Underway):
         goals: Goals,
         deployments: Deployments,
     ) -> None:
-        super().__init__(folder, key, limits, say, store, _host())
-        self.study, self.effort, self.goals, self.deployments = study, effort, goals, deployments
+        super().__init__(folder, key, limits, say, store, goals, deployments, effort.seed)
+        self.study, self.effort = study, effort
         self.models = Models(study, self.work / "training", limits=limits, say=say)
         self.ranks = Ranks(self, self.models, study, effort.seed)
-        self.roster = Roster(self.store, key)
         self.trials.forget_failed(self.roster.forget_failed([str(bound) for bound in goals.bounds]))
         self.begun = time.monotonic()
         self.tune = False
-        added = [objective for name, objective in goals.added.items() if name in goals.all]
-        self.judged = [objective for objective in added if objective.data or objective.device]
-        self._own: list[Objective] = []
         self._later: list[Tried] = []
         self._begun = False
         self._elsewhere: dict[str, Values] = {}
@@ -367,27 +359,6 @@ class Exploring(Underway):
         errors = {name: SCATTER * cost for name, cost in costs.items() if name == "latency_ms"}
         sampler.tell(values, costs, errors)
 
-    def values(
-        self, trials: Mapping[str, Trial], models: Mapping[str, Tried], latency: Mapping[str, Latency] = {}
-    ) -> dict[str, dict[str, Estimate]]:
-        """Estimates of all that is wanted: name → id → estimate."""
-        if not any(trial.status == "ok" for trial in trials.values()):
-            return {name: {} for name in self.goals.all}
-        rows = [row_of(trial, models[trial.candidate.model], latency.get(trial.id)) for trial in trials.values()]
-        document: dict[str, Any] = {"key": self.key, "candidates": rows}
-        with closing(Views(self.folder, document, self.store, trials)) as views:
-            document["data"] = views.program.data
-            if self.goals.described and not self._own:
-                self._own = self.goals.objectives(views.program)
-                for objective in self._own:
-                    views.kept.add(objective)
-            found = {name: views.estimates(name) for name in self.goals.all}
-            for objective in self.judged:
-                if objective.device:  # of some that are the same there one alone was timed
-                    every = on_device.for_all(objective, list(trials.values()), found[objective.name])
-                    found[objective.name] = every
-            return found
-
     def _line(self, one: Tried) -> str:
         """What became of a model, and how things stand."""
         known: list[tuple[Candidate, Known | None]] = []
@@ -397,12 +368,6 @@ class Exploring(Underway):
 
         self._each(one.values, add)
         return self.progress.line(one, known)
-
-
-def _host() -> str:
-    """A short name of this machine for the numbering of its launches."""
-    name = socket.gethostname()
-    return name if len(name) <= 24 else f"{name[:16]}-{content_id(name)[:7]}"
 
 
 def _of_model(values: Values) -> Values:

@@ -25,7 +25,7 @@ SCRIPT = """
 import functools, json, os, sys
 from seatrial.devices import sitting, store
 from seatrial.devices.launches import ArmRun, Launch
-from seatrial.search import explore, ranks, roster, underway
+from seatrial.search import ranks, roster, several, underway
 
 told = json.loads(os.environ["SEATRIAL_TEST"])
 underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
@@ -35,7 +35,7 @@ store.BUSY_S = told.get("busy_s", store.BUSY_S)
 
 if host := told.get("host"):
     roster.HERE = host
-    explore._host = lambda: host
+    several.host_name = lambda: host
 
 
 def replayed(self, arms, plan):
