@@ -1,7 +1,7 @@
 """The whole way for models that the demo doesn't show: `make bench-way`. About 10 minutes; goes on where it stopped.
 
 A ViT-Tiny with random but non-degenerate weights (no labels: agreement only), and Magika's own ONNX file (bytes in,
-file types out, one free dimension) on ONNX Runtime and OpenVINO; TFLite refuses it, with the reason.
+file types out, one free dimension) on ONNX Runtime and OpenVINO.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def magika() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("models/standard*/model.onnx"))
 
 
-def main() -> int:
+def main() -> None:
     begun = time.time()
     print(heading("The whole way: ViT-Tiny and a foreign ONNX model", "make bench-way"))
     data = ROOT / "demo" / "data"
@@ -37,18 +37,7 @@ def main() -> int:
     show("ViT-Tiny, random weights, 100 crops of which 20 are held out", vit)
     foreign = [str(magika()), "--shape", "bytes=1,2048", "--range", "bytes=0:256"]
     show("Magika, one free dimension", search("magika", *foreign, "--target", "onnxruntime,openvino"))
-    refused = run("export", *foreign, "--target", "tflite", "-o", str(OUT / "refused"))
-    print(
-        "\nTFLite for Magika:\n\n```\n"
-        + refused.stderr.strip().split("error: ")[-1]
-        + f"\n```\nexit {refused.returncode}"
-    )
     print(f"\n{(time.time() - begun) / 60:.0f} minutes in this run.")
-    return 0 if refused.returncode == 5 else 1
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SEATRIAL, *arguments], capture_output=True, text=True)
 
 
 def search(name: str, *arguments: str) -> dict[str, object]:
@@ -85,4 +74,4 @@ def show(title: str, study: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
