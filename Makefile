@@ -8,10 +8,11 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
+	@echo "make setup  install everything into .venv"
 	@echo "make demo   the main job on a real pretrained model"
 	@echo "make test   all checks and tests"
 	@echo "make check  lint, format, types"
-	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame sampler again search"
+	@echo "make bench-NAME  a published table: way speed start noise overhead resume int8 coverage blame growth sampler again search"
 
 setup: $(READY)
 

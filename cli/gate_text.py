@@ -97,7 +97,7 @@ def advice(one: Benchmark, strict: bool) -> list[str]:
         lax = "" if strict else "; exits 0 only because --strict was not given"
         return [
             f"NOT GREEN: nothing is proven either way{lax}.",
-            f"{power} A quieter machine or a larger --detect decides more.",
+            f"{power} A quieter machine decides more.",
         ]
     if verdict == "INVALID":
         return ["Nothing valid was compared. Run it again when the machine is quieter."]

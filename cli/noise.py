@@ -87,7 +87,7 @@ def _words(found: Noise) -> list[str]:
             lines.append(f"False alarms: {count} of {kind.sessions}; the true rate is {most.high:.1%} at most.")
     silent = sum(kind.verdicts.get(word, 0) for kind in found.kinds for word in ("INVALID", "INCONCLUSIVE"))
     if silent:
-        lines.append(f"{silent} sessions said nothing: a quieter hour, or a larger --detect, decides more.")
+        lines.append(f"{silent} sessions said nothing: a quieter machine decides more.")
     host = found.about["host"]
     runtimes = ", ".join(f"{name} {version}" for name, version in found.about["runtimes"].items())
     busy = found.about["setup"]["busy"]

@@ -34,7 +34,7 @@ from .stats import Interval, share_interval
 BLOCKS, ROWS, WIDTH = 100, 48, 128
 """The base: so many equal blocks of MatMul and Tanh; a slowdown of 5 % is five blocks more."""
 
-SECONDS = {False: 45.0, True: 15.0}
+SECONDS = {False: 20.0, True: 12.0}
 """A session's usual length, full and quick, before one was seen here."""
 
 _BUSY = "from seatrial.core.child import die_with_parent\ndie_with_parent()\nwhile True: pass"
