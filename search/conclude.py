@@ -20,7 +20,6 @@ from .evaluate import ALL_LOSS, GIVEN, INHERITED
 from .findings import Findings, by_arm
 from .fronts import SURE, Fronts
 from .judge import judge
-from .making import making
 from .objectives import Objective
 from .on_device import restricts
 from .roster import TUNED, UNTRAINED, Tried, earlier
@@ -202,21 +201,16 @@ def _why(found: Fronts, model: str) -> str:
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
-def variants(search: Several, found: Fronts) -> list[str]:
+def variants(search: Several, found: Fronts, targets: Collection[str] | None = None) -> list[str]:
     """The chosen ones of each place with all settings and numbers of threads: those that are feasible."""
     ids: list[str] = []
-    for place, id in found.winners.items():
-        if place == "best":
-            continue
+    for id in dict.fromkeys(found.winners.values()):
         chosen = found.trials[id].candidate
+        if targets is not None and chosen.target not in targets:
+            continue
         wanted = search.deployments.variants(chosen)
         known = search.trials.all([c.id for c in wanted])
-        todo = [c for c in wanted if c.id not in known]
-        if todo:
-            with making(search.folder, chosen.model, ALL_LOSS, search.limits, search.say, search.timed) as one:
-                one.load()
-                for trial in one.prove_all(todo):
-                    search.trials.add(trial)
+        search.make(chosen.model, [c for c in wanted if c.id not in known])
         ids += [t.id for t in feasible(list(search.trials.all([c.id for c in wanted]).values())) if t.id != id]
     return ids
 

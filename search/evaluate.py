@@ -41,6 +41,8 @@ GIVEN, INHERITED, FINETUNED, ALONE = "given", "inherited", "finetuned", "alone"
 """Where weights come from: a pool's model, the shared training, a short one from that, one of its own."""
 SURELY = 0.9
 """Of what a graph has before it is converted, an artifact has at least this share: some converters fold a little."""
+REFERENCE_FILE = "reference.json"
+"""In the folder of the work: the trial that every launch holds."""
 ALL_LOSS = 1.0
 """Accuracy is an objective here, not a check: int8 may lose what it likes."""
 
@@ -330,7 +332,7 @@ class Evaluator:
 
     @property
     def _reference_file(self) -> Path:
-        return self.underway.work / "reference.json"
+        return self.underway.work / REFERENCE_FILE
 
 
 def _failed(known: Tried, what: str, reasons: Mapping[str, str]) -> Tried:

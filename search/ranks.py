@@ -13,6 +13,7 @@ from .space import Space, Values
 from .studyfile import StudyFile
 from .underway import Underway
 
+FILE = "fidelity.json"
 RANKED = 6
 """Models that are trained alone to see it."""
 
@@ -68,9 +69,15 @@ class Ranks:
 
     @property
     def _file(self) -> Path:
-        return self.underway.work / "fidelity.json"
+        return self.underway.work / FILE
 
     @property
     def _known(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
-        return found
+        return told(self.underway.work)
+
+
+def told(work: Path) -> dict[str, Any]:
+    """What is known of a study's folder of work: ``text``, ``n``, ``trusted``; nothing where nothing is inherited."""
+    file = work / FILE
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.ids import content_id
 from ..core.paths import whole_file
 from ..core.process import Limits
 from ..targets import get
 from . import on_device
+from .candidate import Candidate
+from .evaluate import ALL_LOSS, Deployments
 from .findings import Latency, row_of
+from .goals import Goals
+from .making import making
 from .objectives import Estimate, Objective
 from .roster import Roster, Tried
 from .trials import Trial
 from .underway import Say, Underway
 from .views import Views
-
-if TYPE_CHECKING:
-    from .evaluate import Deployments
-    from .goals import Goals
-
 
 WIDENED = "widened.json"
 
@@ -98,6 +97,15 @@ class Several(Underway):
             if here != one.version and name not in self.deployments.targets:
                 found[name] = f"it was added with version {one.version}, here is {here or 'none'}"
         return found
+
+    def make(self, model: str, todo: Sequence[Candidate]) -> None:
+        """Convert, quantize and prove deployments of a captured model; their trials are stored as they come."""
+        if not todo:
+            return
+        with making(self.folder, model, ALL_LOSS, self.limits, self.say, self.timed) as one:
+            one.load()
+            for trial in one.prove_all(todo):
+                self.trials.add(trial)
 
     def values(
         self, trials: Mapping[str, Trial], models: Mapping[str, Tried], latency: Mapping[str, Latency] = {}
