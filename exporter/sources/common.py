@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ Run = Callable[[Feed], Feed]
 
 HELD_OUT_EVERY = 5
 HELD_OUT_MOST = 40
+HELD_OUT_LABELLED = 100
+"""At most, where they have labels: a decision rule's temperature is fitted to 50 or more."""
 FEWEST_TO_SPLIT = 10
 REAL_PROBES = 4
 
@@ -113,11 +116,12 @@ def _main(
 
 
 def split(given: Data) -> tuple[Data, Data]:
-    """Calibration data into what calibrates and what is held out to judge; too few are used for both."""
+    """Calibration data into what calibrates and what is held out to judge, evenly; too few are used for both."""
     n = len(given)
     if n < FEWEST_TO_SPLIT:
         return given, given
-    out = set(list(range(HELD_OUT_EVERY - 1, n, HELD_OUT_EVERY))[:HELD_OUT_MOST])
+    every = max(HELD_OUT_EVERY, math.ceil(n / (HELD_OUT_LABELLED if given.labels else HELD_OUT_MOST)))
+    out = set(range(every - 1, n, every))
     parts = []
     for keep in ([i for i in range(n) if i not in out], sorted(out)):
         labels = [given.labels[i] for i in keep] if given.labels else None

@@ -172,7 +172,7 @@ def declared(study: Mapping[str, Any]) -> dict[str, Any]:
 def data(
     study: Mapping[str, Any], values: Values | None, parts: Sequence[tuple[str, int | None, str]]
 ) -> dict[str, Any]:
-    """Write parts of the data as the exporter takes them: an array for the model's input, ``labels``, `ROWS` of some.
+    """Write parts of the data as the exporter takes them: the model's input, ``labels`` but of "train", `ROWS` of some.
 
     Args:
         study: see `Code`.
@@ -184,7 +184,8 @@ def data(
     code = Code(study)
     for part, most, out in parts:
         inputs, labels = code.data(part, values)
-        arrays: dict[str, Any] = {ONLY: inputs, "labels": labels}
+        # Nothing may be fitted to answers that a model was trained to give.
+        arrays: dict[str, Any] = {ONLY: inputs, **({} if part == "train" else {"labels": labels})}
         if most and most < len(labels):
             rows = np.linspace(0, len(labels) - 1, most).round().astype(int)
             arrays = {**{name: array[rows] for name, array in arrays.items()}, ROWS: rows}

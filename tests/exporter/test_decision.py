@@ -18,9 +18,11 @@ from seatrial.core.bundle import Bundle
 from seatrial.core.errors import CheckFailed, UsageError
 from seatrial.core.ids import file_sha256
 from seatrial.exporter.api import Exported, export
+from seatrial.exporter.data import Data
 from seatrial.exporter.decision import COST, DECISION, Costs, Rule, fitted, read_costs
 from seatrial.exporter.decision.decide import _agreement
 from seatrial.exporter.run import verify
+from seatrial.exporter.sources.common import split
 
 LABELS = ["ant", "bee", "cat", "dog", "eel", "fox"]
 COSTS = "true,fox,ant,bee,cat,dog,eel,ask\n" + "\n".join(
@@ -139,6 +141,43 @@ def test_a_graph_that_decides_otherwise_is_found_and_a_tie_is_none() -> None:
     assert _agreement(rule, graph([0, 2]), "y", 80.0)[1] == [], "all three cost the same there"
     assert _agreement(rule, graph([1, 0]), "y", 80.0)[1] == ["1 of 2 decisions are not numpy's"]
     assert "dB from numpy's, needed 80" in _agreement(rule, graph([0, 0], 0.01), "y", 80.0)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("n", "labelled", "out"),
+    [(9, True, 9), (20, True, 4), (200, False, 40), (249, True, 49), (250, True, 50), (500, True, 100),
+     (500, False, 38), (5000, True, 100), (5000, False, 40)],
+)  # fmt: skip
+def test_of_calibration_data_some_are_held_out_evenly_and_enough_labelled_ones(
+    n: int, labelled: bool, out: int
+) -> None:
+    feeds = [{"x": np.array([i])} for i in range(n)]
+    rest, held = split(Data("some", "1", feeds, list(range(n)) if labelled else None))
+    places = [int(feed["x"][0]) for feed in held.feeds]
+    assert len(held) == out and held.labels == (places if labelled else None)
+    assert out == n or sorted([*places, *(int(feed["x"][0]) for feed in rest.feeds)]) == list(range(n))
+    assert {place * 4 // n for place in places} == {0, 1, 2, 3}, "of data that are sorted by class they hold all"
+
+
+def test_the_temperature_is_fitted_to_labelled_calibration_data_that_calibrated_nothing(
+    tmp_path: Path, costs: Path, classifier: Callable[[Path], list[str]], needs: Callable[..., None]
+) -> None:
+    needs("torch", "onnxruntime")
+    classifier(tmp_path)
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((250, 3, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "labelled.npz", image=images, labels=rng.integers(0, 6, 250))
+    made = export(
+        tmp_path / "classifier.py",
+        "onnxruntime",
+        precision="int8",
+        calibration=tmp_path / "labelled.npz",
+        cost=costs,
+        output=tmp_path / "out",
+    )[0]
+    decision = made.bundle.manifest["decision"]
+    assert decision["fitted"] == "T fitted to 50 labelled examples of 'held_out', by negative log-likelihood"
+    assert decision["temperature"] > 1.0, "labels by chance leave no answer sure"
 
 
 @pytest.fixture(scope="module")

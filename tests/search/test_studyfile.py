@@ -159,18 +159,20 @@ def refused(path: Path, words: list[str]) -> None:
         assert word in str(error.value)
 
 
-def test_thinned_data_know_their_rows(tmp_path: Path) -> None:
+def test_data_as_the_exporter_takes_them_know_their_rows(tmp_path: Path) -> None:
     text = OWN.replace(
         'raise OSError("no disk")',
         "import numpy as np\n\n    return np.arange(50, dtype=np.float32).reshape(10, 5), np.arange(10)",
     )
     models = Models(studyfile.read(write(tmp_path, text)), tmp_path / "work")
-    found = models.data({}, {"valid": 4, "test": 10})
+    found = models.data({}, {"valid": 4, "test": 10, "train": None})
     inputs = [TensorSpec("x", "float32", (1, 5))]
     some, whole = (loader.load(found[part], inputs, None, "evaluation") for part in ("valid", "test"))
     assert some.rows == [0, 3, 6, 9] == some.labels and whole.rows is None
     assert [int(feed["x"][0, 0]) // 5 for feed in some.feeds] == some.rows
     assert some.facts["rows"] == some.rows and "rows" not in whole.facts
+    learned = loader.load(found["train"], inputs, None, "calibration")
+    assert len(learned) == 10 and learned.labels is None, "no temperature is fitted to what a model was trained on"
 
 
 def test_an_error_in_the_file_comes_with_its_line(tmp_path: Path) -> None:
