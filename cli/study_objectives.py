@@ -70,7 +70,7 @@ def add(
     found = Study.read(study)
     if output:
         check_free(output, overwrite)
-    old = found.winners.get("best")
+    old, before = found.winners.get("best"), {c["id"] for c in found.candidates}
     with ui.progress() as say:
         added = found.add_objective(name, targets=listed(target), say=say, **options)
     better = {"maximize" if added.objective.direction == "max" else "minimize": name}
@@ -82,7 +82,7 @@ def add(
     if as_json:
         click.echo(json.dumps(_data(found, added, chosen, old)))
         return
-    for line in _verdict(found, added, chosen, old):
+    for line in _verdict(found, added, chosen, old, chosen["id"] in before):
         click.echo(line)
     click.echo(f"packed: {output}" if output else "add -o DIR to pack it")
     click.echo(f"to see it in the report: seatrial study report {study}")
@@ -147,13 +147,14 @@ def _show(study: Study, added: Added, old: str | None) -> None:
     )
 
 
-def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None) -> list[str]:
-    """Who is best, whether it meets the demand, and what it costs against the old winner."""
+def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None, known: bool) -> list[str]:
+    """Who is best, whether it meets the demand and was `known` before, and what it costs against the old winner."""
     from ..search.choose import label
 
     name = added.objective.name
     bounds = ", ".join(f"{b['bound']} with p = {b['probability']:.3g}" for b in chosen["bounds"])
-    lines = [f"an old trial meets the demand ({bounds}): {label(chosen)}"] if bounds else []
+    who = "an old trial" if known else "a new trial"
+    lines = [f"{who} meets the demand ({bounds}): {label(chosen)}"] if bounds else []
     lines.append(f"best for {name}: {label(chosen)}, {span(added.estimates[chosen['id']])}")
     other = _compared(study, added, chosen, old)
     if other and other["id"] == chosen["id"]:
@@ -166,25 +167,28 @@ def _verdict(study: Study, added: Added, chosen: dict[str, Any], old: str | None
         if other["ratio"]:
             lines.append(f"its time there over the old winner's: {_decided(other['ratio'], 1)}")
     if added.objective.matrix:
-        lines += _costs(study, added, chosen, other["id"] if other else None)
+        lines += _costs(study, added, chosen, other["id"] if other and other["id"] in added.estimates else None)
     return lines
 
 
 def _compared(study: Study, added: Added, chosen: dict[str, Any], old: str | None) -> dict[str, Any] | None:
-    """The chosen candidate beside the old winner; None where there is none that is known by the objective.
+    """The chosen candidate beside the old winner; None where there was none.
 
     Of both what the study was searched by, too. ``difference`` is that of the added objective over the same examples,
-    ``ratio`` that of the times on its device; None where it is no such objective, or both are the same candidate.
+    ``ratio`` that of the times on its device; None where it is no such objective, the old winner isn't known by it, or
+    both are the same candidate.
     """
     id, name = added.stands_for.get(str(old), str(old)), added.objective.name
-    if id not in added.estimates:
+    if id not in {c["id"] for c in study.candidates}:
         return None
     known = {}
     for who, row in (("chosen", chosen), ("old_winner", study.candidate(id))):
-        mine = {name: added.estimates[row["id"]].value, **{each: row[each] for each in _BEFORE}}
+        asked = {name: added.estimates[row["id"]].value} if row["id"] in added.estimates else {}
+        mine = asked | {each: row[each] for each in _BEFORE}
         known[who] = mine | {each: value for each, value in row.get("values", {}).items() if each not in mine}
     objectives = {each: {who: held.get(each) for who, held in known.items()} for each in known["chosen"]}
-    other, timed = id != chosen["id"], added.objective.device and added.objective.measure == "latency_ms"
+    other = id != chosen["id"] and id in added.estimates
+    timed = added.objective.device and added.objective.measure == "latency_ms"
     return {
         "id": id,
         "objectives": {each: both for each, both in objectives.items() if None not in both.values()},
