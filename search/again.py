@@ -182,6 +182,8 @@ def _measure(
         raise UsageError(f"--measure {what}", "no such measure", known)
     if what in TIMED[1:] and not device:
         raise UsageError(f"--measure {what}", "every study has it already", "add --device, or select by it")
+    if direction not in (None, "max", "min"):
+        raise UsageError(f"--direction {direction}", "no direction", "write max or min")
     natural = {"expected_cost": "min", "function": direction or "max", **dict.fromkeys(TIMED, "min")}.get(what)
     natural = natural or MEASURES[what][1]
     if direction and direction != natural:

@@ -221,6 +221,7 @@ def test_a_pool_of_models_needs_no_build(tmp_path: Path) -> None:
         ({"slice": "few=none.txt"}, ["slice few", "none.txt", "no such file"]),
         ({"slice": "few=empty.txt"}, ["slice few", "no example"]),
         ({"measure": "f1"}, ["measure f1", "macro_f1"]),
+        ({"function": "mine.py:margin", "direction": "up"}, ["direction up", "max or min"]),
         ({"cost": 3}, ["cost", "write text"]),
     ],
 )
