@@ -288,7 +288,6 @@ def test_models_that_come_after_an_objective_are_known_by_it(
         ({"device": "one-core", "measure": "accuracy"}, ["one-core", "answers are the same", "latency_p95_ms"]),
         ({"device": "one-core", "slice": "class=bee"}, ["one-core", "answers are the same"]),
         ({"measure": "peak_memory_bytes"}, ["every study has it", "--device"]),
-        ({"targets": ["openvino"]}, ["openvino", "the search over many models did not try it", "targets"]),
     ],
 )
 def test_what_is_not_measured_on_a_device_is_said(study: Study, options: dict[str, Any], words: list[str]) -> None:

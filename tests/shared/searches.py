@@ -70,10 +70,17 @@ class Ended:
 def begin(
     file: Path, out: Path, *more: str, env: Mapping[str, str] | None = None, **told: Any
 ) -> subprocess.Popen[str]:
-    """The command, begun; `told` is what `SCRIPT` reads: ``replay``, ``ranked``, ``busy_s``, ``host``."""
-    argv = [sys.executable, "-P", "-c", SCRIPT, "search", str(file), "-o", str(out), *more]
+    """A search, begun; see `command`."""
+    return command("search", str(file), "-o", str(out), *more, env=env, **told)
+
+
+def command(
+    *words: str, env: Mapping[str, str] | None = None, stdout: Any = subprocess.DEVNULL, **told: Any
+) -> subprocess.Popen[str]:
+    """A command, begun; `told` is what `SCRIPT` reads: ``replay``, ``ranked``, ``busy_s``, ``host``."""
+    argv = [sys.executable, "-P", "-c", SCRIPT, *words]
     env = {**os.environ, "SEATRIAL_TEST": json.dumps(told), **(env or {})}
-    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def follow(child: subprocess.Popen[str], heard: Callable[[str], None] = lambda text: None) -> Ended:
