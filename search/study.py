@@ -181,8 +181,8 @@ class Study:
         """Score every candidate by another objective and keep it; nothing is trained, converted or timed.
 
         But for a `device`, on which stored artifacts are timed; and for a runtime among `targets` that the study did
-        not try: on that, the finalists' precisions and threads are converted, proven and timed, and the study's own
-        bundles are packed again.
+        not try: on that, the finalists' models, precisions and threads are converted, proven and timed, and the study's
+        own bundles are packed again.
 
         Args:
             name: to select by: ``study.select(minimize=name)``.

@@ -144,8 +144,8 @@ def _many(study: Study, asked: Sequence[str], new: Sequence[str], say: Say) -> S
         due = [c for c in space if c.id not in known or c.id in again]
         if not due and not new:
             return None
+        _check_any(new, space)
         with _noted(study, asked):
-            _check_any(new, space)
             search.trials.forget(again)
             return _widened(study, search, asked, space, due)
 
