@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,13 @@ def save(path: Path | str, feeds: Iterable[Mapping[str, ndarray]]) -> None:
     for key, array in arrays.items():
         if array.dtype.hasobject:  # savez would pickle it; only numpy 2.1 can be told not to
             raise ValueError(f"{key} holds objects")
-    part = Path(f"{path}.part")
-    with open(part, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(part, path)
+    part = Path(f"{path}.{secrets.token_hex(4)}.part")  # another process may write the same
+    try:
+        with open(part, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def arrays(path: Path, asked: str) -> Feed:

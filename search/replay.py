@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import process, samples
-from ..core.errors import ChildFailed, UsageError
-from ..core.ids import content_id, files_id
-from ..core.paths import writing
+from ..core.errors import ChildFailed, SeatrialError, UsageError
+from ..core.ids import content_id, file_sha256, files_id
+from ..core.paths import check_readable, writing
 from ..devices.local import LocalDevice
 from ..exporter.artifact import model_files
 from ..exporter.data import Data
@@ -194,27 +195,44 @@ def function_values(
     """What a user's function says of each candidate's answers; it runs in a process of its own.
 
     Args:
-        work: takes the process's files.
-        function: ``path`` and ``name`` of the function: it takes outputs (n, classes) and labels (n,) and gives one
-            number, or one for each example, whose mean counts.
+        work: takes the process's files while it runs, and the log of one that failed.
+        function: ``path``, ``name`` and ``sha256`` of the function's file: it takes outputs (n, classes) and labels
+            (n,) and gives one number, or one for each example, whose mean counts.
         answers: outputs and labels by candidate.
 
     Raises:
         ChildFailed: it raised an error.
-        UsageError: there is no such function, or it gives something else.
+        UsageError: there is no such function, it gives something else, or its file isn't what it was.
     """
     import numpy as np
 
-    place = work / "function"
-    place.mkdir(parents=True, exist_ok=True)
-    samples.save(place / "answers.npz", [{"outputs": x, "labels": y} for x, y in answers.values()])
-    args = {"path": function["path"], "name": function["name"], "answers": str(place / "answers.npz")}
     asked = f"the objective {function['path']}:{function['name']}"
-    found = process.call("seatrial.search.replay:call_function", args, workdir=place, label=asked)["values"]
+    check_readable(Path(function["path"]), asked)
+    if file_sha256(function["path"]) != function["sha256"]:
+        found = "its file has changed: scores of two functions would stand under one name"
+        raise UsageError(asked, found, "add it anew under another name, or put the file back")
+    # Each call has files of its own: another process may be asked the same at the same time.
+    with tempfile.TemporaryDirectory(prefix="function-", dir=work) as place:
+        given = Path(place) / "answers.npz"
+        samples.save(given, [{"outputs": x, "labels": y} for x, y in answers.values()])
+        values = _called(function, given, asked, work / "function.log")
     return {
-        id: mean(np.array(values)) if isinstance(values, list) else Estimate(values, n=len(answers[id][1]))
-        for id, values in zip(answers, found, strict=True)
+        id: mean(np.array(value)) if isinstance(value, list) else Estimate(value, n=len(answers[id][1]))
+        for id, value in zip(answers, values, strict=True)
     }
+
+
+def _called(function: Mapping[str, Any], answers: Path, asked: str, log: Path) -> list[Any]:
+    """What a function says of each; the log of a failure is kept."""
+    args = {"path": function["path"], "name": function["name"], "answers": str(answers)}
+    call = "seatrial.search.replay:call_function"
+    try:
+        found: list[Any] = process.call(call, args, workdir=answers.parent, label=asked)["values"]
+    except SeatrialError as error:
+        if error.log:
+            error.log = str(Path(error.log).replace(log))
+        raise
+    return found
 
 
 def call_function(path: str, name: str, answers: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,14 @@ def test_samples_keep_names_shapes_dtypes_and_order(tmp_path: Path):
         for name, array in want.items():
             assert have[name].dtype == array.dtype
             np.testing.assert_array_equal(have[name], array)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.npz"]
+
+
+def test_several_write_one_file_at_one_moment(tmp_path: Path):
+    feeds = [{"x": np.zeros(20_000)}]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: samples.save(tmp_path / "s.npz", feeds), range(60)))
+    assert len(samples.load(tmp_path / "s.npz")) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["s.npz"]
 
 
