@@ -43,8 +43,10 @@ class Many:
         self.by_id = by_id(study)
         self.best = best_of(study)
         self.goals: list[str] = [each["name"] for each in study["goals"]["objectives"]]
-        self.directions: dict[str, str] = {each["name"]: each["direction"] for each in study["goals"]["objectives"]}
         self.bounds = [Bound.read(text) for text in study["goals"]["constraints"]]
+        # A bound is on the worse side, so it tells the better one, also of what is no objective and not built in.
+        self.directions = {bound.name: "min" if bound.sign.startswith("<") else "max" for bound in self.bounds}
+        self.directions |= {each["name"]: each["direction"] for each in study["goals"]["objectives"]}
         self.colours = places_of(study)
         self.places = list(dict.fromkeys([*study["fronts"], *self.colours]))
         self.chosen = {pick["id"]: place for place, pick in study["chosen"].get("per_target", {}).items()}

@@ -140,6 +140,17 @@ def test_a_target_without_a_choice_says_so_and_its_bound_is_drawn(study: Documen
     assert "among those that keep to latency_ms &lt;= 0.006" in text_of(html)
 
 
+@pytest.mark.parametrize(("bound", "direction"), [("missed <= 0.2", "min"), ("kept >= 0.1", "max")])
+def test_what_is_bounded_need_be_no_objective(study: Document, bound: str, direction: str) -> None:
+    """One that was added to the study, and is given to a later search as a bound alone."""
+    name = bound.split()[0]
+    study["goals"]["constraints"] = [bound]
+    for place, c in enumerate(study["candidates"]):
+        c["values"] = {**c.get("values", {}), name: 0.1 + place / 1000}
+    assert Many(study).direction(name) == direction
+    assert f"among those that keep to {bound}" in text_of(render(study)).replace("&lt;", "<").replace("&gt;", ">")
+
+
 def test_failed_models_are_counted_with_their_reason(study: Document) -> None:
     assert "What failed" not in render(study)
     gone = fail_one(study)
