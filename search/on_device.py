@@ -22,7 +22,7 @@ from .candidate import LOCAL
 from .findings import Findings
 from .folder import study_folder
 from .making import arm_of
-from .objectives import Estimate, Objective, timed
+from .objectives import CONFIDENCE, Estimate, Objective, timed
 from .replay import plainness
 from .trials import Trial, feasible
 from .underway import Underway
@@ -144,13 +144,22 @@ def estimates(objective: Objective, trials: Mapping[str, Trial], launches: Seque
 
 
 def medians(measure: str, runs: Iterable[ArmRun]) -> dict[str, Estimate]:
-    """Of a measure in `OF_RUN`, each arm's median over those of its runs that worked, by the arm's name."""
+    """Of a measure in `OF_RUN`, each arm's median over those of its runs that worked, by the arm's name.
+
+    As of any time, its logarithm has Student's interval over the runs, each of which is a launch.
+    """
     values: dict[str, list[float]] = {}
     for run in runs:
         value = OF_RUN[measure](run) if run.ok else None
         if value is not None:
             values.setdefault(run.name, []).append(value)
-    return {name: Estimate(statistics.median(some), n=len(some)) for name, some in values.items()}
+    return {name: _median(some) for name, some in values.items()}
+
+
+def _median(values: Sequence[float]) -> Estimate:
+    interval = t_interval([math.log(x) for x in values], CONFIDENCE)
+    low, high = (math.exp(x) if math.isfinite(x) else None for x in (interval.low, interval.high))
+    return timed(statistics.median(values), low, high, len(values))
 
 
 def ratio(launches: Sequence[Launch], a: str, b: str) -> Estimate | None:
@@ -256,7 +265,7 @@ def _reference(
         UsageError: that of the first launch isn't among the candidates any more.
     """
     whole = up.trials.session(stage).partition("@")[0]
-    stored = [row for row in up.store.sessions(whole) if row["arm"] == race.REFERENCE]
+    stored = [row for row in up.store.sessions(whole) if row["arm"] == race.REFERENCE and row["status"] == "ok"]
     if not stored:
         return min(known, key=lambda t: (not t.candidate.is_default, t.size_bytes or 0, t.id))
     was = stored[0]["facts"]["arm"]
