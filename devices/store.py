@@ -88,9 +88,11 @@ class Store:
     """
 
     def __init__(self, where: str | Path) -> None:
-        self.url = str(where) if "://" in str(where) else f"sqlite:///{Path(where).absolute()}"
+        file = None if "://" in str(where) else str(Path(where).absolute())
+        self.url = f"sqlite:///{file}" if file else str(where)
         try:
-            self.engine = sa.create_engine(self.url)
+            # Not by the text: in a URL a path's "?" and "%" mean something else.
+            self.engine = sa.create_engine(sa.URL.create("sqlite", database=file) if file else self.url)
             if self.engine.dialect.name == "sqlite":
                 sa.event.listen(self.engine, "connect", _prepare_sqlite)
             self._set_up()

@@ -11,13 +11,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import sqlalchemy as sa
+
 from ..core.errors import NothingMeasured, UsageError
 from ..core.paths import whole_file, writing
 from ..core.process import Limits
 from ..devices.arms import Arm, Plan
 from ..devices.launches import Launch
 from ..devices.sitting import Sitting
-from ..devices.store import Store
+from ..devices.store import Store, measurements
 from . import race
 from .carry import carry, claim_home
 from .folder import sweep, write_once
@@ -25,6 +27,8 @@ from .making import arm_of
 from .trials import Trial, Trials
 
 Say = Callable[[str], None]
+Runs = tuple[str | None, Mapping[str, Any], Mapping[str, Any]]
+"""Artifact, settings and limits."""
 CONFIRM_LAUNCHES = 6
 """Of the winners and of those that they must beat."""
 
@@ -111,17 +115,29 @@ class Underway:
         )
 
     def reference(self, able: Sequence[Trial]) -> Trial:
-        """What every launch holds: that of the first one stays, also where candidates came later."""
-        stored = self.trials.store.find(session=self.trials.session("race"), launch=0, arm=race.REFERENCE)
-        for trial in able if stored else ():
-            if (trial.artifact_id, dict(trial.candidate.settings), trial.candidate.limits) == _ran(stored[0]):
+        """What every launch holds: that of the first one stays, also where candidates came later.
+
+        One that never ran is no reference: another takes its place.
+        """
+        ok = measurements.c.status == "ok"
+        first = self._references(ok, 1)
+        for trial in able:
+            if _runs(trial) in first:
                 return trial
+        failed = [] if first else self._references(~ok)
 
         def oddity(trial: Trial) -> tuple[Any, ...]:
             one = trial.candidate
-            return bool(one.restricts), not one.is_default, one.precision != "fp32", trial.id
+            odd = bool(one.restricts), not one.is_default, one.precision != "fp32", trial.id
+            return failed.count(_runs(trial)), *odd
 
         return min(able, key=oddity)
+
+    def _references(self, which: sa.ColumnElement[bool], most: int | None = None) -> list[Runs]:
+        """What ran as the reference, the oldest first."""
+        query = sa.select(measurements.c.facts).where(measurements.c.session == self.trials.session("race"), which)
+        query = query.where(measurements.c.arm == race.REFERENCE).order_by(measurements.c.id).limit(most)
+        return [_ran(json.loads(facts)["arm"]) for (facts,) in self.store.ask(query)]
 
     def launch(self, sitting: Sitting, arms: list[Arm], rounds: int, reference: Trial) -> Launch:
         """Time arms, the first of which is the reference.
@@ -165,7 +181,10 @@ def _left(launches: Sequence[Launch], chosen: Sequence[str]) -> int:
     return max(0, CONFIRM_LAUNCHES - min(counts, default=CONFIRM_LAUNCHES))
 
 
-def _ran(row: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Artifact, settings and limits of a stored measurement."""
-    arm = row["facts"]["arm"]
+def _runs(trial: Trial) -> Runs:
+    return trial.artifact_id, dict(trial.candidate.settings), trial.candidate.limits
+
+
+def _ran(arm: Mapping[str, Any]) -> Runs:
+    """The same of a stored arm."""
     return arm["artifact_id"], dict(arm["settings"]), dict(arm.get("limits", {}))

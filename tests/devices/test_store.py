@@ -90,6 +90,14 @@ def test_it_lies_in_wal_mode_at_the_path_that_was_given(tmp_path):
     assert len(Store(f"sqlite:///{tmp_path / 'facts.db'}").find()) == 1
 
 
+@pytest.mark.parametrize("name", ["what?", "a%20b", "50 %"])
+def test_a_path_is_no_url(tmp_path, name):
+    Store(tmp_path / name).add([row()])
+    assert name in {path.name for path in tmp_path.iterdir()}
+    with sqlite3.connect(tmp_path / name) as raw:
+        assert raw.execute("select count(*) from measurements").fetchone() == (1,)
+
+
 def test_floors_above_keep_their_tables_beside_and_refer_to_ours(tmp_path):
     own = sa.MetaData()
     trials = sa.Table("rooms_above", own, sa.Column("id", sa.Integer, primary_key=True), sa.Column("m", sa.Integer))
