@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from . import ui
 
 if TYPE_CHECKING:
     from ..devices.results import ArmSummary, BenchResult
@@ -20,27 +21,25 @@ WIDTH = 160
 
 def show(result: BenchResult, to_stderr: bool) -> None:
     """Print a result; on stderr where stdout holds the JSON."""
-    console = Console(stderr=to_stderr, highlight=False)
     good = [arm for arm in result.arms if arm.ok]
     rates = any(arm.arm.batch or arm.throughput for arm in good)
-    if not console.is_terminal:
-        console = Console(stderr=to_stderr, highlight=False, width=WIDTH + 30 * rates)
+    console = ui.console(to_stderr, WIDTH + 30 * rates)
     if good:
         gpu = any(arm.gpu_bytes for arm in good)
         titles = (*NUMBERS, *("GPU MB",) * gpu, *RATES * rates)
         console.print(_table(titles, [_row(arm, rates, gpu) for arm in good]))
     for line in _neighbours(result, good):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for arm in result.arms:
         if not arm.ok:
-            console.print(f"FAILED {arm.arm.name} ({arm.status}): {arm.reason}", markup=False, soft_wrap=True)
+            console.print(f"FAILED {arm.arm.name} ({arm.status}): {arm.reason}", soft_wrap=True)
     percents = [p.percent for p in good[0].percentiles] if good else []
     if percents:
         rows = [[arm.arm.name, *("-" if p.ms is None else f"{p.ms:.3f}" for p in arm.percentiles)] for arm in good]
         console.print()
         console.print(_table(("ms", *(f"p{p:g}" for p in percents)), rows, texts=1))
     for line in (*_missing(result, good), *_deadline(good), *_footer(result, good)):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> Table:

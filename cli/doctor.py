@@ -85,10 +85,8 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    from rich.markup import escape
-
     click.echo()
-    ui.table(columns, [[escape(cell) for cell in row] for row in rows])
+    ui.table(columns, rows)
 
 
 def _targets() -> list[dict[str, Any]]:

@@ -39,14 +39,8 @@ def _show(found: Mapping[str, Any]) -> None:
         if value and key != "operator_versions":
             click.echo(f"{key.replace('_', ' ')}: {_words(value)}")
     if found["inputs"]:
-        from rich.markup import escape
-
         click.echo()
-        rows = [
-            [side[:-1], escape(s["name"]), s["dtype"], escape(_shape(s))]
-            for side in ("inputs", "outputs")
-            for s in found[side]
-        ]
+        rows = [[side[:-1], s["name"], s["dtype"], _shape(s)] for side in ("inputs", "outputs") for s in found[side]]
         ui.table(("", "name", "dtype", "shape"), rows)
     _show_numbers(found)
     if found["bundle"]:

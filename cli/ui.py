@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
@@ -19,21 +22,21 @@ def progress(animated: bool = False) -> Iterator[Callable[[str], None]]:
     Args:
         animated: a spinner that redraws itself; never while something is timed, which it would disturb.
     """
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    screen = console(True)
     start = time.monotonic()
-    if not console.is_terminal:
+    if not screen.is_terminal:
         yield lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True)
         return
-    columns = (*([SpinnerColumn()] if animated else []), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, auto_refresh=animated, transient=True) as bar:
+    step = TextColumn("{task.description}", markup=False)
+    columns = (*([SpinnerColumn()] if animated else []), step, TimeElapsedColumn())
+    with Progress(*columns, console=screen, auto_refresh=animated, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def say(text: str) -> None:
             if getattr(text, "lasting", False):
-                console.print(text, markup=False, highlight=False)
+                screen.print(text)
             else:
                 bar.update(task, description=text, refresh=True)
 
@@ -157,23 +160,30 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False, width: int = 160) -> None:
-    """Print a table; a column whose title begins with ``>`` is aligned to the right.
+def console(to_stderr: bool = False, width: int = 160) -> Console:
+    """A console that prints text as it is: brackets and colons in a user's text are no markup.
 
     Elsewhere than on a terminal, which has a width of its own, its lines have `width` letters at most.
     """
+    from functools import partial
+
     from rich.console import Console
+
+    make = partial(Console, stderr=to_stderr, markup=False, emoji=False, highlight=False)
+    found = make()
+    return found if found.is_terminal else make(width=width)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False, width: int = 160) -> None:
+    """Print a table; a column whose title begins with ``>`` is aligned to the right. For `width` see `console`."""
     from rich.table import Table
 
-    console = Console(stderr=to_stderr, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=to_stderr, highlight=False, width=width)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         drawn.add_column(title.removeprefix(">"), justify="right" if title.startswith(">") else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    console.print(drawn)
+    console(to_stderr, width).print(drawn)
 
 
 def counts(text: str, option: str) -> list[int]:
