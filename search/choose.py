@@ -41,7 +41,7 @@ class Bound:
             raise UsageError(f"--subject-to {text!r}", f"{number!r} is no number", todo) from None
 
     def __str__(self) -> str:
-        return f"{self.name} {self.sign} {self.limit:g}"
+        return f"{self.name} {self.sign} {str(self.limit).removesuffix('.0')}"  # `read` gives the very same again
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,10 @@ def nearest(able: Sequence[Row], known: Mapping[str, Mapping[str, Estimate]], de
         if not any(row["id"] in found for row in able):
             needs = BUILT_IN[name].needs if name in BUILT_IN else ""
             return f"no candidate has {name}", f"{needs}choose another objective"
+    able = [row for row in able if row["id"] in known[demand.name]]
+    for bound in demand.bounds:
+        if not any(row["id"] in known[bound.name] for row in able):
+            return f"no candidate that has {demand.name} has {bound.name}", "choose another objective, or leave it out"
     for bound in demand.bounds:
         seen = [(row, e) for row in able if (e := known[bound.name].get(row["id"]))]
         if not any(demand.meets(bound, e) for _, e in seen):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from seatrial.core.errors import CheckFailed, UsageError
+from seatrial.search.choose import Bound
 from seatrial.search.study import Study
 
 
@@ -79,6 +80,31 @@ def test_bounds_that_exclude_each_other_are_told_apart_from_one_that_is_out_of_r
     with pytest.raises(CheckFailed) as error:
         study.select(["latency_ms <= 2.5", "accuracy >= 0.9"])
     assert "each bound is met by somebody, all together by nobody" in error.value.found
+
+
+def test_the_nearest_has_what_is_asked_for_and_something_binds(study: Study) -> None:
+    """One that meets all bounds, but has not the objective that decides, is nearest to nothing."""
+    unknown = candidate("unknown", 3.5, size_bytes=200)
+    found = Study(study.folder, {**study.document, "candidates": [*CANDIDATES, unknown]})
+    with pytest.raises(CheckFailed) as error:
+        found.select(["latency_ms >= 3", "size_bytes <= 300"], maximize="accuracy")
+    assert error.value.found.endswith("binds") and ":  binds" not in error.value.found
+    with pytest.raises(CheckFailed) as error:
+        found.select(["latency_ms <= 2.5", "size_bytes <= 220"], maximize="accuracy")
+    assert "nobody has size_bytes <= 220; the nearest has 250" in error.value.found
+    apart = [candidate("a", 2.0, accuracy=0.9, sqnr_db=None), candidate("b", 3.0)]
+    with pytest.raises(CheckFailed) as error:
+        Study(study.folder, {**study.document, "candidates": apart}).select(["sqnr_db >= 1"], maximize="accuracy")
+    assert "no candidate that has accuracy has sqnr_db" in error.value.found
+
+
+@pytest.mark.parametrize(
+    "text", ["latency_ms <= 2", "size_bytes <= 1234564", "accuracy >= 0.9123456789", "macs < 1e+22", "x > -1.5e-07"]
+)
+def test_a_bound_is_written_as_it_is_read(text: str) -> None:
+    """It is kept as text in study.json, and drawn from that."""
+    assert str(Bound.read(text)) == text
+    assert Bound.read(str(Bound("x", "<=", 0.1 + 0.2))).limit == 0.1 + 0.2
 
 
 def test_an_objective_that_nobody_has_is_named(study: Study) -> None:
