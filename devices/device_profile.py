@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.config import from_mapping, read_toml
+from .. import targets
+from ..core.config import from_mapping, read_toml, refuse_unknown
 from ..core.errors import CannotDo, UsageError
 from .facts import cores_given
 
@@ -82,4 +83,17 @@ def device_profile(name: str) -> DeviceProfile:
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         raise UsageError(f"the profile {name!r}", "no such profile", f"known: {', '.join(names())}; or a .toml's path")
-    return from_mapping(DeviceProfile, read_toml(path), f"the profile {name}")
+    where = f"the profile {name}"
+    found = from_mapping(DeviceProfile, read_toml(path), where)
+    _check_settings(found.settings, f"{where}: settings")
+    return found
+
+
+def _check_settings(settings: Any, where: str) -> None:
+    todo = f"write a table for a target, such as [settings.{targets.names()[0]}]"
+    if not isinstance(settings, Mapping):
+        raise UsageError(where, f"{settings!r} is no table", todo)
+    refuse_unknown(settings, targets.names(), where)
+    for target, values in settings.items():
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{where}: {target}", f"{values!r} is no table", todo)

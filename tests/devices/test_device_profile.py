@@ -46,6 +46,10 @@ def test_a_profile_of_the_user_s_own(tmp_path: Path):
         ('description = "x"\nthreads = "some"', "wanted a whole number from 1 up"),
         ("cores = 1", "missing key 'description'"),
         ("cores", "not valid TOML"),
+        ('description = "x"\nsettings = 3', "settings\n  found: 3 is no table"),
+        ('description = "x"\n[settings]\ngraph_optimization = "basic"', "unknown key 'graph_optimization'"),
+        ('description = "x"\n[settings.onnxruntme]\nx = 1', "did you mean 'onnxruntime'"),
+        ('description = "x"\n[settings]\nonnxruntime = 3', "settings: onnxruntime\n  found: 3 is no table"),
     ],
 )
 def test_what_a_profile_cannot_be_is_one_clear_error(tmp_path: Path, text: str, words: str):
