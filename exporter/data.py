@@ -113,7 +113,7 @@ def _labels(path: Path, files: list[Path], what: str, classes: list[str]) -> lis
         slip = any(name in classes for name in folders) and what != "calibration"
         return _numbers(folders, classes, asked) if all(known) or slip else None
     try:
-        with table.open(newline="") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a BOM
             rows = {row["file"]: row["label"] for row in csv.DictReader(file)}
         names = {name: rows[name] for name in (str(p.relative_to(path)) for p in files)}
         bare = next((name for name, label in names.items() if not label), None)

@@ -509,8 +509,9 @@ def test_labels_are_numbers_or_names_of_classes(photos):
     (folder / "bee").rename(folder / "wasp")
     refused(folder, "wasp", "cow, ant, bee", classes=classes)
     assert load(folder, classes=classes, what="calibration").labels is None, "it needs none"
-    (folder / "labels.csv").write_text("file,label\nwasp/0.png,bee\nant/1.png,1\n0/2.png,cow\n")
-    assert sorted(load(folder, classes=classes).labels) == [0, 1, 2]
+    for encoding in ("utf-8", "utf-8-sig"):  # as Excel writes it
+        (folder / "labels.csv").write_text("file,label\nwasp/0.png,bee\nant/1.png,1\n0/2.png,cow\n", encoding=encoding)
+        assert sorted(load(folder, classes=classes).labels) == [0, 1, 2]
 
 
 def test_calibration_arrays_that_do_not_fit_are_named(tmp_path: Path):
