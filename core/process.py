@@ -29,10 +29,14 @@ _ALIVE: set[Child] = set()
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a child may run (seconds) and how much resident memory its process tree may use (bytes)."""
+    """How long a child may run (seconds) and how much resident memory its process tree may use (bytes).
+
+    `options` are what a user gives more of either by.
+    """
 
     timeout_s: float = 1800.0
     memory_bytes: int | None = None
+    options: tuple[str, str] = ("--timeout", "--memory")
 
 
 @dataclass(frozen=True)
@@ -238,9 +242,10 @@ class Running:
     def _failure(self, verdict: Exit) -> SeatrialError:
         if self.child.process.returncode == os.EX_IOERR:
             return NotWritten(self.label, f"its answer could not be written to {self.workdir}", MAKE_ROOM)
+        more_time, more_memory = self.limits.options
         todo = {
-            "timeout": "give it more time with --timeout, or look at the log to see where it stood",
-            "oom": "give it more memory with --memory, or use a smaller model or fewer samples",
+            "timeout": f"give it more time with {more_time}, or look at the log to see where it stood",
+            "oom": f"give it more memory with {more_memory}, or use a smaller model or fewer samples",
         }.get(verdict.kind, "the last lines of the log tell more")
         return ChildFailed(self.label, verdict.detail, todo, str(self.child.log), kind=verdict.kind)
 

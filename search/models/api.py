@@ -168,7 +168,7 @@ class Models:
         if not (out / RESULT).exists():
             budget = self.study.shared
             args = {"budget": asdict(budget), "state": str(self._state(out)), "out": str(out)}
-            self._call("train_shared", args, budget.limits, "the shared training")
+            self._call("train_shared", args, _limits(budget, "shared"), "the shared training")
         found: dict[str, Any] = json.loads((out / RESULT).read_text())
         return found
 
@@ -176,8 +176,8 @@ class Models:
         """Candidates with their part of the shared weights, judged on "valid"; all by one process."""
         self.train_shared()
         more = {"whole": str(self._shared), "budget": asdict(self.study.shared)}
-        folder = f"inherited-{self._shared.name}"
-        return self._made(folder, many, "inherit", more, self.study.shared.limits, "inheriting shared weights")
+        folder, limits = f"inherited-{self._shared.name}", _limits(self.study.shared, "shared")
+        return self._made(folder, many, "inherit", more, limits, "inheriting shared weights")
 
     def train(self, values: Values, budget: Budget | None = None, start: Result | None = None, why: str = "") -> Result:
         """Train one candidate from scratch, or from another result's weights; resumed at its last epoch.
@@ -205,9 +205,9 @@ class Models:
         if not (out / RESULT).exists():
             args: dict[str, Any] = {"values": dict(values), "budget": asdict(budget), "out": str(out)}
             args |= {"state": str(self._state(out)), "start": str(start.folder) if start else None}
-            label = f"training candidate {key}{why}"
+            label, limits = f"training candidate {key}{why}", _limits(budget, "finetune" if start else "budget")
             try:
-                _shorten(out / RESULT, self._call("train", args, budget.limits, label)["halted_s"])
+                _shorten(out / RESULT, self._call("train", args, limits, label)["halted_s"])
             except SeatrialError as error:
                 if not own_failure(error):
                     raise
@@ -357,6 +357,12 @@ class Models:
         with lease.shared(purpose=label, progress=self.say) as held:
             begun = process.start(f"{_TASKS}:{task}", args, workdir=log, limits=limits, label=label, env=_PATIENT)
             return {**begun.result(held.give_way), "halted_s": begun.child.halted_s}
+
+
+def _limits(budget: Budget, table: str) -> Limits:
+    """Of a training: more is given by its table in the study file, not by an option."""
+    time, memory = (f"{name} of {table!r} in the study file" for name in ("timeout_s", "memory_gib"))
+    return replace(budget.limits, options=(time, memory))
 
 
 def _result(values: Values, key: str, folder: Path) -> Result:

@@ -194,6 +194,13 @@ def test_a_timeout_ends_the_child_and_its_grandchild(call, tmp_path: Path):
         wait_for(lambda pid=pid: gone(pid))
 
 
+def test_what_gives_more_time_is_what_the_caller_says(call, tmp_path: Path):
+    with pytest.raises(ChildFailed) as caught:
+        call("hang", Limits(0.1, options=("timeout_s", "memory_gib")), path=str(tmp_path / "pids"))
+    assert caught.value.kind == "timeout"
+    assert "with timeout_s," in caught.value.todo and "--" not in caught.value.todo
+
+
 def test_a_grandchild_that_outlives_the_child_is_ended_too(call, tmp_path: Path):
     path = tmp_path / "pids"
     assert call("hang", path=str(path), kind="leaves") == {}

@@ -181,6 +181,14 @@ def test_a_training_that_fails_is_data(way: str, limits: dict[str, Any], kind: s
     assert not found.folder.exists()
 
 
+def test_more_time_for_the_shared_training_is_given_in_the_study_file(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(DIGITS.replace("shared = {", 'shared = {"timeout_s": 0.1, '))
+    with pytest.raises(ChildFailed) as failed:
+        Models(studyfile.read(tmp_path / "study.py"), tmp_path / "work").train_shared()
+    assert failed.value.kind == "timeout"
+    assert "timeout_s of 'shared' in the study file" in failed.value.todo and "--timeout" not in failed.value.todo
+
+
 def test_a_loss_that_runs_away_is_divergence(tmp_path: Path) -> None:
     found = in_child(
         """
