@@ -135,7 +135,8 @@ def _added(folder: Path, key: str, store: str | None) -> dict[str, Objective]:
     """
     own = folder / "facts.sqlite"
     found: dict[str, Objective] = {}
-    for place in [*([own] if own.exists() else []), *([store] if store else [])]:
+    places: list[Path | str] = [*([own] if own.exists() else []), *([store] if store else [])]
+    for place in places:
         with closing(Store(place)) as facts:
             found |= Kept(facts, key).all()
     return found
