@@ -20,8 +20,8 @@ COMMANDS = {
     "bench": "Time bundles side by side, interleaved, with intervals.",
     "compare": "Say whether a candidate is slower than a baseline: a gate for CI.",
     "noise": "Say how often compare would be wrong on this machine.",
-    "search": "Find the best proven form of a model, or among the models of a study file.",
-    "study": "Use a finished search again: show, select, report, export, add objectives.",
+    "search": "Find the best proven form of a model, or of a study's models.",
+    "study": "Use a finished search: show, select, report, export, objectives.",
     "env": "Make, list and remove environments of runtimes that can't live beside the others.",
     "doctor": "Say what can be used here, and what to type for the rest.",
 }
