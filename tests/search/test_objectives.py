@@ -87,9 +87,16 @@ def test_a_bound_is_met_with_the_probability_that_noise_leaves() -> None:
     assert f1.probability(">=", f1.high) < 0.1  # type: ignore[arg-type]
 
 
-def test_what_was_seen_once_or_is_exact_is_met_or_not() -> None:
-    for exact in (Estimate(5.0), timed(5.0, None, None, 1), mean(np.array([5.0, 5.0, 5.0]))):
+def test_what_is_exact_or_of_unknown_spread_is_met_or_not() -> None:
+    for exact in (Estimate(5.0), timed(5.0, None, None, 0), mean(np.array([5.0, 5.0, 5.0])), mean(np.array([5.0]))):
         assert [exact.probability(sign, 5.0) for sign in ("<=", "<", ">=", ">", "==")] == [1, 0, 1, 0, 1]
+
+
+def test_a_time_of_one_launch_scatters_as_launches_do() -> None:
+    once = timed(5.0, None, None, 1)
+    assert (once.low, once.high, once.probability("<=", 5.0)) == (None, None, pytest.approx(0.5))
+    assert once.probability("<=", 5.0 * math.exp(1.96 * objectives.SCATTER)) == pytest.approx(0.975, abs=1e-3)
+    assert once.probability(">=", 5.2) < 0.001 and once.probability("<=", 0.0) == 0.0
 
 
 def test_costs_are_those_of_the_rule_s_decisions() -> None:
