@@ -102,7 +102,7 @@ def opened(
     try:
         wanted = replace(study.search, **chosen)
     except ValueError as error:
-        raise UsageError(asked, str(error)) from error
+        raise UsageError(asked, str(error), "see `seatrial search --help`") from error
     if tune and (study.family is None or study.weights == OWN):
         raise UsageError(f"{asked}: --tune", "no model of it inherits weights", "leave it out")
     deployments = Deployments.read(study, wanted, asked)

@@ -28,7 +28,7 @@ objectives = [{"name": "missed", "cost": "costs.csv"}, "latency_ms"]
 constraints = ["parameters <= 5000"]
 targets = ["onnxruntime"]
 precisions = ["fp32"]
-search = {"evaluations": 6, "sampler": "random"}
+search = {"evaluations": 4, "sampler": "random", "seed": 2}
 budget = {"epochs": 2, "batch": 20}
 
 
@@ -88,7 +88,7 @@ def changed(file: Path, tmp_path: Path, text: str) -> Path:
 
 def test_a_search_ends_where_candidates_build_no_new_models(ended: searches.Ended, study: Study) -> None:
     """One variable changes no graph, so that there are two models, however many candidates."""
-    assert ended.said("no new model among the last 6 candidates: the search ends with 2")
+    assert ended.said("no new model among the last 4 candidates: the search ends with 2")
     assert sum(one["status"] == "ok" for one in study.document["models"].values()) == 2
 
 
@@ -188,8 +188,10 @@ def test_an_objective_for_some_runtimes_is_known_of_some_candidates(study: Study
     with closing(Store(study.folder / "facts.sqlite")) as store:
         known = Trials(store, study.document["key"]).all()
         with closing(Views(study.folder, study.document, store, known)) as views:
-            assert len(views.scored(objective)) == 2
-        (some, *_) = [trial for trial in known.values() if trial.status == "ok"]
+            every = views.scored(objective)
+        able = [trial for trial in known.values() if trial.status == "ok"]
+        assert set(every) == {trial.id for trial in able} and len(able) > 1
+        some = able[0]
         with closing(Views(study.folder, study.document, store, {some.id: some})) as views:
             assert set(views.scored(objective)) == {some.id}
 
@@ -223,8 +225,7 @@ def test_the_wrong_file_of_an_objective_is_told_before_anything_is_trained(
     [
         ("search = {'seed': -1}", "seed = -1"),
         ("search = {'seed': 1.5}", "seed = 1.5"),
-        ("search = {'minutes': float('nan')}", "minutes = nan"),
-        ("budget = {'timeout_s': float('inf')}", "timeout_s = inf"),
+        ("budget = {'lr': 0}", "lr = 0"),
         ("targets = ['onnxruntime', 'onnxruntime']", "each once"),
         ("precisions = ['fp32', 'fp32']", "each once"),
     ],
@@ -236,5 +237,10 @@ def test_wrong_numbers_and_double_names_are_told_at_once(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_seed_on_the_command_line_is_one_error(file: Path, main: Any, tmp_path: Path) -> None:
-    main("search", file, "-o", tmp_path / "out", "--seed", "-1").fails(2, "seed = -1")
+@pytest.mark.parametrize(
+    ("option", "words"), [(("--seed", "-1"), "seed = -1"), (("--minutes", "nan"), "minutes = nan")]
+)
+def test_a_wrong_number_on_the_command_line_is_one_error(
+    option: tuple[str, str], words: str, file: Path, main: Any, tmp_path: Path
+) -> None:
+    main("search", file, "-o", tmp_path / "out", *option).fails(2, words)
