@@ -73,7 +73,7 @@ class Kind:
     Attributes:
         kills: of all its searches together.
         a_search: after so many a search is left to its end, so that moments fall into all its stages.
-        latest_s: a run is killed within so many seconds after its start, but not in the first.
+        latest_s: a run is killed within so many seconds after its start, but not in the first; None for `SHARE`.
         python: what the interpreter runs.
         words: of the command.
         steps: a pattern of the steps that may not be done twice.
@@ -82,7 +82,7 @@ class Kind:
 
     kills: int
     a_search: int
-    latest_s: float
+    latest_s: float | None
     python: tuple[str, ...]
     words: tuple[str, ...]
     steps: str
@@ -101,13 +101,16 @@ DEPLOYMENTS = Kind(
 TRAINING = Kind(
     20,
     20,
-    12.0,
+    None,
     ("-c", searches.SCRIPT),
     ("search", "study.py"),
     "the shared training|training candidate|timing",
     {"SEATRIAL_TEST": json.dumps({"replay": True, "ranked": 3})},
 )
 EARLIEST_S = 1.0
+SHARE = 0.25
+"""Of what an undisturbed search takes, within which a run is killed: on a busy machine moments fall into all its
+stages, too."""
 UNDISTURBED = -1
 """The number of the search that nothing kills."""
 
@@ -196,13 +199,13 @@ def _carries(process: psutil.Process, mark: str) -> bool:
         return False
 
 
-def killed(folder: Path, kind: Kind, rng: random.Random) -> list[Run]:
+def killed(folder: Path, kind: Kind, rng: random.Random, latest_s: float) -> list[Run]:
     """Runs of one search after the other, until all kills have fallen into one; the last is left to its end."""
     runs: list[Run] = []
     kills = here = number = 0
     while kills < kind.kills or runs[-1].killed:
         more = kills < kind.kills and here < kind.a_search
-        runs.append(run(folder, kind, number, rng.uniform(EARLIEST_S, kind.latest_s) if more else None))
+        runs.append(run(folder, kind, number, rng.uniform(EARLIEST_S, latest_s) if more else None))
         kills += runs[-1].killed
         number, here = (number, here + 1) if runs[-1].killed else (number + 1, 0)
         print(f"{kills} of {kind.kills} kills: {runs[-1].seconds:.1f} s, {runs[-1].cut}", file=sys.stderr, flush=True)
@@ -271,7 +274,7 @@ def main() -> int:
         folder = Path(name)
         write(folder)
         first = [run(folder, kind, UNDISTURBED, None)] if arguments.training else []
-        runs = killed(folder, kind, random.Random(arguments.seed))
+        runs = killed(folder, kind, random.Random(arguments.seed), kind.latest_s or SHARE * first[0].seconds)
         wrong = faults([*first, *runs], kind)
         wrong += differences(folder, [*first, *runs]) if first else []
     what = "a search that trains" if arguments.training else "a search"
