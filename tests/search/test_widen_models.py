@@ -136,6 +136,7 @@ def test_each_device_has_a_front_and_a_proven_bundle_there(folder: Path, added: 
         assert verify(folder / "wide" / place)["vectors"]
     for key in ("goals", "models", "trainings", "source", "title", "command", "deployed", "devices"):
         assert after.document[key] == before.document[key]
+    assert after.document["comparisons"], "the best of old was timed beside the new ones"
     assert "OpenVINO on one-core" in (folder / "wide" / "report.html").read_text()
 
 
