@@ -132,7 +132,11 @@ class Findings:
         others = [each for each in self.defaults if each != best]
         if not best or not self.confirmed:
             return []
-        able = [each for each in others if effects(self.confirmed, each, best, "median")]
+        return self._over(best, others)
+
+    def _over(self, best: str, others: Sequence[str]) -> list[Estimate]:
+        """The best against each that was confirmed beside it more than once: one launch has no interval."""
+        able = [each for each in others if len(effects(self.confirmed, each, best, "median")) > 1]
         return [estimate(self.confirmed, each, best, confidence=race.CONFIDENCE) for each in able]
 
     def reason(self, trial: Trial) -> str | None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..devices.results import Estimate as Compared
-from ..devices.results import effects, estimate
+from ..devices.results import effects
 from ..devices.stats import t_interval
 from . import race
 from .candidate import LOCAL
@@ -187,8 +187,7 @@ class Fronts(Findings):
         device = self.trials[best].candidate.device
         others = [id for id in dict.fromkeys(self.winners.values()) if id != best]
         others = [id for id in others if self.trials[id].candidate.device == device]
-        able = [each for each in others if effects(self.confirmed, each, best, "median")]
-        return [estimate(self.confirmed, each, best, confidence=race.CONFIDENCE) for each in able]
+        return self._over(best, others)
 
     def reason(self, trial: Trial) -> str | None:
         """Why a candidate was not chosen, in words; None for the chosen."""

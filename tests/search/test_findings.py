@@ -173,6 +173,13 @@ def test_comparisons_are_the_best_over_each_default_from_the_confirmation() -> N
     assert found[PLAIN.id].ratio == pytest.approx(0.8, rel=2e-3)
     assert found[OTHER.id].high < 0.42
     assert math.isfinite(found[OTHER.id].low)
+    # Of one launch, as a kill leaves some, nothing is said.
+    once = [
+        launch(0, {FAST: 8.0, OTHER: 20.0}),
+        launch(1, {PLAIN: 10.0, FAST: 8.0}),
+        launch(2, {PLAIN: 10.1, FAST: 8.0}),
+    ]
+    assert [each.a for each in findings(trials, raced, once).comparisons()] == [PLAIN.id]
 
 
 def test_facts_hold_what_can_be_selected_by() -> None:
