@@ -117,7 +117,7 @@ def test_an_objective_on_one_device_is_known_of_deployments_on_others(study: Stu
     ("devices", "words"),
     [
         ('devices = ["raspberry"]', ["raspberry", "one-core"]),
-        ('devices = ["local", "one-core", "one-core"]', ["one-core twice"]),
+        ('devices = ["local", "one-core", "one-core"]', ["each once"]),
         ('devices = ["own/missing.toml"]', ["missing.toml"]),
         ("devices = [1]", ["list of names"]),
     ],
