@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ..core.ids import content_id
@@ -47,7 +48,7 @@ class Candidate:
         pairs = tuple(sorted((name, value) for name, value in restricts.items() if value))
         return replace(self, settings=tuple(sorted(settings.items())), device=device, restricts=pairs)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The same values have the same id, everywhere."""
         values: list[Any] = [self.target, self.precision, self.settings]

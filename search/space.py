@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.config import refuse_unknown
 from ..core.errors import UsageError
 from ..core.ids import canonical_json, content_id
-from .variable import Variable
+from .variable import Variable, written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ class Forbidden:
 
     def meets(self, values: Mapping[str, Any]) -> bool:
         """Whether this is such a combination."""
-        return all(name in values and canonical_json(values[name]) in some for name, some in self.values)
+        return all(name in values and written(values[name]) in some for name, some in self.values)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Space:
             if variable.levels is None:
                 return None
             bound *= len(variable.levels) + bool(variable.conditions)
-        return bound if bound > COUNTED else sum(1 for _ in self.all())
+        whole = not self.forbidden and not any(variable.conditions for variable in self.variables)
+        return bound if whole or bound > COUNTED else sum(1 for _ in self.all())
 
     def all(self) -> Iterator[Values]:
         """Every candidate, in an order that stays the same.

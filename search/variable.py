@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..core.config import refuse_unknown
@@ -97,12 +97,12 @@ class Variable:
 
     def exists(self, values: Mapping[str, Any]) -> bool:
         """Whether it exists beside these values."""
-        return all(name in values and canonical_json(values[name]) in some for name, some in self.conditions)
+        return all(name in values and written(values[name]) in some for name, some in self.conditions)
 
     def holds(self, value: Any) -> bool:
         """Whether it can have this value."""
         if self.choices:
-            return canonical_json(value) in self._places
+            return written(value) in self._places
         number = isinstance(value, int) if self.whole else isinstance(value, int | float)
         if isinstance(value, bool) or not number or not self.low <= value <= self.high:
             return False
@@ -125,13 +125,13 @@ class Variable:
     def place(self, value: Any) -> float:
         """Where a value stands: the number of its level, or its share of a continuous range."""
         if self.choices:
-            return self._places[canonical_json(value)]
+            return self._places[written(value)]
         return round((value - self.low) / (self.step or 1)) if self.levels else self.share(value)
 
     def share(self, value: Any) -> float:
         """Where between first and last a value stands, on its own scale: 0 to 1."""
         if self.choices:
-            return self._places[canonical_json(value)] / max(len(self.choices) - 1, 1)
+            return self._places[written(value)] / max(len(self.choices) - 1, 1)
         low, high, x = (math.log(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
         return (x - low) / (high - low) if high > low else 0.0
 
@@ -179,6 +179,16 @@ class Variable:
     def when_text(self) -> str:
         """When it exists, for people."""
         return " and ".join(f"when {name} is {' or '.join(sorted(some))}" for name, some in self.conditions)
+
+
+def written(value: Any) -> str:
+    """A value as canonical JSON: thousands of candidates have the same few, and are looked at one by one."""
+    return _scalar(value) if isinstance(value, str | int | float) else canonical_json(value)
+
+
+@lru_cache(typed=True)
+def _scalar(value: str | float) -> str:
+    return canonical_json(value)
 
 
 def _choice(name: str, data: Mapping[str, Any], where: str) -> Variable:
