@@ -45,6 +45,18 @@ def test_all_candidates_are_valid_and_different_and_come_in_one_order() -> None:
     assert len(found) == 8 + 2 * 2 * (8 + 6 * 2)
 
 
+def test_the_size_of_a_space_with_conditions_alone_counts_what_exists() -> None:
+    space = Space.from_dict({"depth": [1, 2, 3], "kernel": {"choices": [3, 5], "when": {"depth": 3}}})
+    assert space.size == len(list(space.all())) == 4
+
+
+def test_values_that_are_equal_and_of_other_types_are_other_values() -> None:
+    space = Space.from_dict({"share": [1.0, 0.5]})
+    space.check({"share": 1.0})
+    with pytest.raises(UsageError, match="share = true"):
+        space.check({"share": True})
+
+
 def test_size_of_a_continuous_space_is_none_and_it_can_not_be_enumerated() -> None:
     assert CONTINUOUS.size is None
     with pytest.raises(UsageError, match="a continuous range"):
