@@ -23,6 +23,7 @@ from seatrial.exporter.decision import COST, DECISION
 from seatrial.exporter.run import load, verify
 from seatrial.search import race
 from seatrial.search.run import search
+from seatrial.search.several import Widened, keep_widened
 from seatrial.search.study import Study
 from seatrial.search.trials import Trials
 from seatrial.targets.onnxruntime import OnnxRuntime
@@ -370,6 +371,12 @@ def test_a_runtime_not_tried_before_is_measured_for_the_finalists_alone(
     assert study.select(minimize="there")["target"] == "openvino"
     assert Bundle.read(study.folder / "openvino").target == "openvino"
     assert Study.read(study.folder).document == study.document
+    # As a kill leaves it between study.json and the bundles.
+    shutil.rmtree(study.folder / "openvino")
+    keep_widened(study.folder, {"openvino": Widened(OpenVino().version())})
+    again = study.add_objective("there", targets=["openvino"], say=said.append)
+    assert (again.conversions, again.launches) == (0, 0) and said[-2:] == ["packing openvino", "scoring there"]
+    assert Bundle.read(study.folder / "openvino").target == "openvino"
 
 
 def test_another_machine_is_not_asked_for_more(study: Study) -> None:
