@@ -260,7 +260,8 @@ def table(runs: list[Run]) -> str:
         counts = " | ".join(str(sum(key[0] == name for key in each.facts)) for name in TABLES)
         how = "SIGKILL" if each.killed else "itself"
         step = each.cut.partition(":")[0] if each.killed else ""
-        lines.append(f"| {each.number} | {i} | {how} | {each.seconds:.1f} | {step} | {counts} | {each.left} |")
+        search = "undisturbed" if each.number == UNDISTURBED else each.number
+        lines.append(f"| {search} | {i} | {how} | {each.seconds:.1f} | {step} | {counts} | {each.left} |")
     return "\n".join(lines)
 
 
