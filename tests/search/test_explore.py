@@ -1,4 +1,7 @@
-"""A search over the models of a study file, on real digits: killed on its way, gone on with, changed, chosen from."""
+"""A search over the models of a study file, on real digits, for all three runtimes.
+
+It is killed on its way, gone on with, changed, chosen from.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from seatrial.exporter.run import verify
 from seatrial.search.models.fidelity import TRUSTED
 from seatrial.search.study import Study
 
-TARGETS = ("onnxruntime", "tflite")
+TARGETS = ("onnxruntime", "openvino", "tflite")
 MORE = """
 finetune = {"epochs": 1}
-targets = ["onnxruntime", "tflite"]
+targets = ["onnxruntime", "openvino", "tflite"]
 precisions = ["fp32", "int8"]
 search = {"evaluations": 2, "calibration": 50, "examples": 300}
 """
@@ -86,7 +89,7 @@ def search(file: Path, out: Path, *more: str, until: str | None = None) -> Ended
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None]) -> Path:
-    needs("torch", "litert_torch", "onnxruntime", "ai_edge_quantizer", "sklearn")
+    needs("torch", "litert_torch", "onnxruntime", "openvino", "nncf", "ai_edge_quantizer", "sklearn")
     folder = tmp_path_factory.mktemp("explore")
     (folder / "study.py").write_text(STUDY)
     return folder
@@ -133,15 +136,9 @@ def test_no_fact_is_lost_or_changed_by_a_kill(runs: list[Ended]) -> None:
 
 
 def test_no_step_is_done_twice_but_the_one_that_was_cut(runs: list[Ended]) -> None:
-    # A model may be trained for itself, to see how ranks compare, and from what it inherited once it is chosen.
-    said = [
-        ("chosen" if before.startswith("training the chosen") else "", line)
-        for ended in runs
-        for before, line in itertools.pairwise(["", *ended.lines])
-    ]
-    cut = [said[sum(len(each.lines) for each in runs[: i + 1]) - 1] for i, ended in enumerate(runs) if ended.code]
-    steps = [step for step in said if re.match("the shared training|training candidate|timing", step[1])]
-    assert said.count(("", "the shared training")) == 1 and len(steps) > 6
+    cut = [ended.lines[-1] for ended in runs if ended.code]
+    steps = [step for ended in runs for step in ended.said("the shared training|training candidate|timing")]
+    assert steps.count("the shared training") == 1 and len(steps) > 6
     assert [step for step in set(steps) if steps.count(step) != 1 + cut.count(step)] == []
 
 
