@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def file_sha256(path: Path | str) -> str:
     """Hex SHA-256 of a file's bytes."""
@@ -17,7 +19,7 @@ def file_sha256(path: Path | str) -> str:
 
 def canonical_json(data: Any) -> str:
     """JSON text that is equal for equal data: sorted keys, no spaces, no NaN."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(data)
 
 
 def content_id(data: Any) -> str:
