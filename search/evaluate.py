@@ -97,7 +97,14 @@ class Deployments:
 
     def of(self, model: str) -> list[Candidate]:
         """The defaults of each target, precision and device."""
-        return [replace(c, model=model) for c in self._defaults]
+        if model not in self._of:
+            self._of[model] = [replace(c, model=model) for c in self._defaults]
+        return self._of[model]
+
+    @cached_property
+    def _of(self) -> dict[str, list[Candidate]]:
+        """Of thousands of models each is asked for several times, and so is the id of each."""
+        return {}
 
     @cached_property
     def _defaults(self) -> list[Candidate]:

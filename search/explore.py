@@ -5,6 +5,7 @@ All that is found is stored as it comes; the same call goes on where an earlier 
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -329,7 +330,11 @@ class Exploring(Several):
         cut = len(new) if begun else max(trained, default=-1) + 1
         new, self._later = new[:cut], new[cut:]
         self._seen += new
-        self._tell(new)
+        gc.disable()  # of thousands of models half of the time went into looking through them all for circles
+        try:
+            self._tell(new)
+        finally:
+            gc.enable()
         for one in (new[i] for i in trained):
             if one.kind == REFUSED:
                 self.say(f"not trained: {one.reason}: {text_of(one.values)}")
@@ -337,21 +342,21 @@ class Exploring(Several):
                 self.count += 1
                 self.say(self._line(one))
 
-    def _each(self, values: Values, do: Callable[[Sampler, Values, Candidate], None]) -> None:
+    def _each(self, values: Values, do: Callable[[Sampler, Values, Candidate], None], model: str = "") -> None:
         """For each deployment of a model, by the sampler of where it runs."""
-        for candidate in self.deployments.of(""):
+        for candidate in self.deployments.of(model):
             do(self.samplers[candidate.place], {**values, PRECISION: candidate.precision}, candidate)
 
     def _tell(self, many: Sequence[Tried]) -> None:
-        ids = [replace(c, model=one.model).id for one in many for c in self.deployments.of("")]
+        ids = [c.id for one in many for c in self.deployments.of(one.model)]
         found = self.values(self.trials.all(ids), {one.model: one for one in many})
         for one in many:
-            self._each(one.values, partial(self._tell_one, one, found))
+            self._each(one.values, partial(self._tell_one, one, found), one.model)
 
     def _tell_one(
         self, one: Tried, found: Mapping[str, Mapping[str, Estimate]], sampler: Sampler, values: Values, of: Candidate
     ) -> None:
-        id, untrained = replace(of, model=one.model).id, one.model.endswith(UNTRAINED)
+        id, untrained = of.id, one.model.endswith(UNTRAINED)
         names = [n for n in sampler.names if n in sampler.cheap or not untrained]
         if id not in one.times or any(id not in found[name] for name in names):
             sampler.tell(values, failed=True)
@@ -365,9 +370,9 @@ class Exploring(Several):
         known: list[tuple[Candidate, Known | None]] = []
 
         def add(sampler: Sampler, values: Values, of: Candidate) -> None:
-            known.append((replace(of, model=one.model), sampler.known.get(sampler.key(values))))
+            known.append((of, sampler.known.get(sampler.key(values))))
 
-        self._each(one.values, add)
+        self._each(one.values, add, one.model)
         return self.progress.line(one, known)
 
 

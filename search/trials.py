@@ -123,6 +123,8 @@ class Trials:
         Args:
             models: only those of these models.
         """
+        if models is not None and not models:
+            return
         able = [t for t in self.all().values() if models is None or t.candidate.model in models]
         self.forget([t.id for t in able if t.status == "failed"])
 
