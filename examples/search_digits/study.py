@@ -1,7 +1,7 @@
 """Which small network reads 8 × 8 digits best? `seatrial` trains one network for all candidates.
 
-With `--evaluations 4` it took 5 minutes on two busy cores. Needs scikit-learn, whose wheel holds the 1,797 digits: `make
-setup` installs it, or `pip install scikit-learn`.
+With `--evaluations 4` it took 5 minutes on two busy cores. Needs scikit-learn, whose wheel holds the 1,797 digits:
+`make setup` installs it, or `pip install scikit-learn`.
 """
 
 family = {
