@@ -359,7 +359,9 @@ class Exploring(Several):
         id, untrained = of.id, one.model.endswith(UNTRAINED)
         names = [n for n in sampler.names if n in sampler.cheap or not untrained]
         if id not in one.times or any(id not in found[name] for name in names):
-            sampler.tell(values, failed=True)
+            beyond = {"macs": one.macs, "parameters": one.parameters} if one.kind == REFUSED else {}
+            known = {name: float(cost) for name, cost in beyond.items() if name in sampler.names and cost is not None}
+            sampler.tell(values, known, failed=True)
             return
         costs = {name: self.goals.cost(name, found[name][id].value) for name in names}
         errors = {name: SCATTER * cost for name, cost in costs.items() if name == "latency_ms"}

@@ -29,6 +29,8 @@ from .underway import Underway
 Say = Callable[[str], None]
 
 BESIDE = {".py", ".pt", ".pth", ".ckpt", ".bin", ".data", ".safetensors", ".onnx"}
+SHOWN = 20
+"""Reasons that an error shows."""
 
 
 def search(
@@ -240,6 +242,8 @@ class Running(Underway):
 
 
 def nothing(found: str, reasons: Mapping[str, str | None], todo: str) -> NothingMeasured:
-    """The error of a search that ends without a candidate, with the reason of each."""
-    lines = [f"{found}:", *(f"{label}: {reason}" for label, reason in sorted(reasons.items()))]
+    """The error of a search that ends without a candidate, with the reasons of the first."""
+    lines = [f"{label}: {reason}" for label, reason in sorted(reasons.items())]
+    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    lines = [f"{found}:", *lines[:SHOWN], *more]
     return NothingMeasured("the search", "\n         ".join(lines), todo)

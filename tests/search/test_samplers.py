@@ -217,6 +217,17 @@ def test_an_impossible_bound_ends_with_the_nearest_and_what_binds(name: str) -> 
         assert len(found) < 1000 and made.ask() is None and (made.impossible or name == "exhaustive")
 
 
+def test_bounds_that_all_fail_by_end_with_the_nearest() -> None:
+    """Candidates that are refused by what is known of them before they are evaluated."""
+    made = sampler("random", MIXED, bounds={"size": 0.5}, objectives=("error",))
+    told = 0
+    while (values := made.ask()) is not None and told < 1000:
+        told += 1
+        made.tell(values, {"size": costs(values)["size"]}, failed=True)
+    assert told < 1000 and made.impossible
+    assert made.nearest and made.nearest.binds == "size"
+
+
 def test_a_bound_that_is_met_has_no_nearest(name: str) -> None:
     made = sampler(name, bounds={"size": 8.0})
     run(made, 20)
