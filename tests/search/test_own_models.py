@@ -98,6 +98,13 @@ def test_a_model_beyond_a_bound_by_its_graph_is_not_trained(ended: searches.Ende
     assert len(ended.said("training candidate")) == 2 and ended.said("not trained: it has 61,440 parameters")
 
 
+def test_a_search_ends_where_all_are_beyond_the_bound(file: Path, tmp_path: Path) -> None:
+    study = changed(file, tmp_path, 'space = {"units": {"low": 1000, "high": 100000}}\n')
+    done = searches.follow(searches.begin(study, tmp_path / "out", "--minutes", "0.5", give_up=3))
+    assert done.code == 4 and "asked: parameters <= 5000" in done.error and "Traceback" not in done.error
+    assert len(done.said("not trained")) == 3 and not done.said("training", "capturing")
+
+
 def test_with_another_bound_it_is(study: Study, file: Path, tmp_path: Path) -> None:
     done = search(changed(file, tmp_path, 'constraints = ["parameters <= 70000"]\n'), study.folder)
     assert done.code == 0, done.error

@@ -15,6 +15,7 @@ from seatrial.exporter import data as loader
 from seatrial.search import studyfile
 from seatrial.search.goals import Goals
 from seatrial.search.models.api import Models
+from seatrial.search.models.code import Code
 from seatrial.search.space import Space
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -71,6 +72,16 @@ def test_a_space_with_its_type_is_one(tmp_path: Path) -> None:
     typed = write(tmp_path, OWN.replace("space =", "space: dict[str, object] ="))
     assert is_study(str(typed)), "else the command takes it for a model's file"
     assert studyfile.read(typed).space == studyfile.read(write(tmp_path / "plain")).space
+
+
+@pytest.mark.parametrize(
+    "data", ["(4, 3, 28, 28)), [0, 1, 2, 3]", "(4, 1, 20, 20)), [0, 1, 2, 3]", "(2, 1, 28, 28)), [0, 10]"]
+)
+def test_data_that_the_family_does_not_take_are_refused(data: str, tmp_path: Path) -> None:
+    text = f'import numpy as np\n\nfamily = "elastic"\n\n\ndef load_data(part):\n    return np.zeros({data}\n'
+    study = studyfile.read(write(tmp_path, text))
+    with pytest.raises(UsageError, match=r"it takes \[n, 1, 28, 28\] and labels from 0 to 9"):
+        Code(study.for_child).data("train")
 
 
 def test_a_toml_says_the_same_as_a_py(tmp_path: Path) -> None:

@@ -26,12 +26,14 @@ import functools, json, os, sys
 from seatrial.devices import sitting, store
 from seatrial.devices.launches import ArmRun, Launch
 from seatrial.search import ranks, roster, several, underway
+from seatrial.search.samplers import base
 
 told = json.loads(os.environ["SEATRIAL_TEST"])
 underway.Plan = functools.partial(underway.Plan, rounds=2, block_ms=2.0, warm_s=0.02)
 underway.CONFIRM_LAUNCHES = 2
 ranks.RANKED = told.get("ranked", ranks.RANKED)
 store.BUSY_S = told.get("busy_s", store.BUSY_S)
+base.GIVE_UP = told.get("give_up", base.GIVE_UP)
 
 if host := told.get("host"):
     roster.HERE = host
