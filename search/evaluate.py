@@ -350,5 +350,6 @@ def _failed(known: Tried, what: str, reasons: Mapping[str, str]) -> Tried:
 
 def _renamed(earlier: Tried, deployments: Deployments, model: str) -> dict[str, float]:
     """Times of an untrained model's deployments under the ids of the trained one's."""
-    ids = {replace(c, model=earlier.model).id: c.id for c in deployments.of(model)}
+    pairs = zip(deployments.of(earlier.model), deployments.of(model), strict=True)
+    ids = {old.id: new.id for old, new in pairs}
     return {ids[id]: ms for id, ms in earlier.times.items() if id in ids}

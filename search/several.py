@@ -60,11 +60,7 @@ class Several(Underway):
     """A search over many models, under way or only chosen from again.
 
     Args:
-        folder: the study's.
-        key: id of the search.
-        limits: of each converter.
-        say: takes one line about each step as it starts.
-        store: where facts are kept, as a URL; by default a file in the folder.
+        folder, key, limits, say, store: as `Underway` takes them.
         goals: what is wanted.
         deployments: what the search deploys every model as.
         seed: of measurements.
